@@ -1,0 +1,39 @@
+# make demo   set up and run the synthetic hospital (ARGS="--exit --json FILE --work-dir DIR")
+# make test   set up and run the whole test suite
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup demo test lint demo-pack clean
+
+help:
+	@sed -n 's/^# //p' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; set PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,postgresql,dev]'
+	touch $@
+
+# setup	 make the virtual environment (the other targets call it)
+demo: setup
+	$(BIN)/worklist-agent demo $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+# lint	 ruff, mypy --strict and the import contracts
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# demo-pack	 train the demonstration pack again, from its seed
+demo-pack: setup
+	$(BIN)/python -m training.demo_pack $(ARGS)
+
+clean:
+	rm -rf $(VENV) var build *.egg-info

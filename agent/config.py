@@ -1,0 +1,219 @@
+"""config.toml and the environment → one frozen `Config`; anything unknown or wrong is refused.
+
+Precedence: environment (``WORKLIST_AGENT_SECTION__KEY``) over the file over the built-in defaults.
+Secrets are never keys: they come from files (``password_file``) or from the environment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings.exceptions import SettingsError
+
+from agent import settings
+from agent.errors import ConfigError
+
+ENV_PREFIX = "WORKLIST_AGENT_"
+#: Variables with our prefix that are not configuration keys.
+OTHER_VARIABLES = frozenset({"WORKLIST_AGENT_GOLDEN", "WORKLIST_AGENT_CONFIG"})
+
+
+class Config(BaseSettings):
+    """Everything the agent may be told, read once at start."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__"
+    )
+
+    storage: settings.StorageSettings = settings.StorageSettings()
+    database: settings.DatabaseSettings = settings.DatabaseSettings()
+    dicom: settings.DicomSettings = settings.DicomSettings()
+    web: settings.WebSettings = settings.WebSettings()
+    assembly: settings.AssemblySettings = settings.AssemblySettings()
+    routing: settings.RoutingSettings = settings.RoutingSettings()
+    packs: dict[str, settings.PackSettings] = {}
+    inference: settings.InferenceSettings = settings.InferenceSettings()
+    priority: settings.PrioritySettings = settings.PrioritySettings()
+    results: settings.ResultSettings = settings.ResultSettings()
+    destinations: tuple[settings.Destination, ...] = ()
+    delivery: settings.DeliverySettings = settings.DeliverySettings()
+    log: settings.LogSettings = settings.LogSettings()
+    schedule: settings.ScheduleSettings = settings.ScheduleSettings()
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Config:
+        for rule in self.routing.rules:
+            if rule.pack and rule.pack not in self.packs:
+                known = ", ".join(sorted(self.packs)) or "none"
+                raise ValueError(
+                    f"routing rule {rule.name!r} names pack {rule.pack!r}; known: {known}"
+                )
+        names = [d.name for d in self.destinations]
+        doubled = {n for n in names if names.count(n) > 1}
+        if doubled:
+            raise ValueError(f"destination names must differ: {', '.join(sorted(doubled))}")
+        if self.assembly.count_from and self.assembly.count_from not in names:
+            raise ValueError(
+                f"assembly.count_from names {self.assembly.count_from!r}; "
+                f"known destinations: {', '.join(names) or 'none'}"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment first, then what the file said (given as init values)."""
+        return env_settings, init_settings
+
+    @property
+    def database_url(self) -> str:
+        """The configured URL, or SQLite below the data directory."""
+        if self.database.url:
+            return self.database.url
+        return f"sqlite:///{self.storage.data_dir.absolute() / 'worklist-agent.db'}"
+
+
+def load(path: Path | None = None) -> Config:
+    """Read the configuration once.
+
+    Args:
+        path: the TOML file; None = ``$WORKLIST_AGENT_CONFIG``, else ``config.toml`` in the current
+            directory if there is one, else the built-in defaults.
+
+    Raises:
+        ConfigError: names the file or variable, the key, the cause and what is allowed.
+    """
+    path = path or _default_path()
+    data = _read_toml(path) if path else {}
+    _refuse_unknown_variables(os.environ)
+    return from_mapping(data, source=str(path) if path else "built-in defaults", base=_base(path))
+
+
+def from_mapping(data: Mapping[str, Any], *, source: str, base: Path | None = None) -> Config:
+    """Validate a configuration that was read elsewhere (tests, the demo).
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    try:
+        config = Config(**_absolute_paths(dict(data), base))
+    except ValidationError as error:
+        raise ConfigError(_explain(error, source)) from None
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}; lists and tables are given as JSON") from None
+    return config
+
+
+def _default_path() -> Path | None:
+    named = os.environ.get("WORKLIST_AGENT_CONFIG")
+    if named:
+        return Path(named)
+    local = Path("config.toml")
+    return local if local.is_file() else None
+
+
+def _base(path: Path | None) -> Path | None:
+    return path.resolve().parent if path else None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            return tomllib.load(stream)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: no such file; copy config.toml from the distribution, or give --config"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def _absolute_paths(data: dict[str, Any], base: Path | None) -> dict[str, Any]:
+    """Resolve pack paths against the file that names them, not against the working directory."""
+    if base is None or not isinstance(data.get("packs"), Mapping):
+        return data
+    packs = {
+        name: {**pack, "path": str(base / str(pack["path"]))}
+        if isinstance(pack, Mapping) and "path" in pack
+        else pack
+        for name, pack in data["packs"].items()
+    }
+    return {**data, "packs": packs}
+
+
+def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    sections = {name.upper() for name in Config.model_fields}
+    for name in environ:
+        if not name.upper().startswith(ENV_PREFIX) or name in OTHER_VARIABLES:
+            continue
+        section = name.upper().removeprefix(ENV_PREFIX).split("__")[0]
+        if section not in sections:
+            allowed = ", ".join(sorted(sections))
+            raise ConfigError(f"environment variable {name}: unknown section; allowed: {allowed}")
+
+
+def _explain(error: ValidationError, source: str) -> str:
+    lines = []
+    for item in error.errors():
+        where = tuple(item["loc"])
+        key = ".".join(str(part) for part in where) or "(whole file)"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{source}: unknown key {key}; {_allowed_keys(where)}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            shown = _shown(where, item.get("input"))
+            lines.append(f"{source}: {key}: {message}{shown}")
+    return "\n".join(lines)
+
+
+def _shown(where: tuple[str | int, ...], value: Any) -> str:
+    secret = any("password" in str(part) or "token" in str(part) for part in where)
+    scalar = isinstance(value, (str, int, float, bool))
+    return f" (got {value!r})" if scalar and not secret else ""
+
+
+def _allowed_keys(where: tuple[str | int, ...]) -> str:
+    known = sorted(_fields_at(where[:-1]))
+    wrong = str(where[-1])
+    if "password" in wrong or "token" in wrong or "secret" in wrong:
+        return "secrets do not belong in this file: use password_file or token_file"
+    close = difflib.get_close_matches(wrong, known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{hint}allowed: {', '.join(known)}"
+
+
+def _fields_at(where: tuple[str | int, ...]) -> list[str]:
+    model: Any = Config
+    for part in where:
+        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
+            model = _section_type(model.model_fields[str(part)].annotation)
+    return list(model.model_fields) if isinstance(model, type) else []
+
+
+def _section_type(annotation: Any) -> Any:
+    """The section class inside ``tuple[Section, ...]``, ``dict[str, Section]`` or the class itself."""
+    candidates = [annotation, *get_args(annotation)]
+    for candidate in candidates:
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return Config
+
+
+__all__ = ["Config", "from_mapping", "load"]

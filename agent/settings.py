@@ -1,0 +1,333 @@
+"""The sections of config.toml as frozen values: names, defaults, limits and what each key means."""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+_AE_TITLE = re.compile(r"^(?=.*[^ ])[\x20-\x5B\x5D-\x7E]{1,16}$")
+
+
+def _ae_title(value: str) -> str:
+    if not _AE_TITLE.match(value):
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters, no backslash")
+    return value
+
+
+def _regex(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return value
+
+
+def _network(value: str) -> str:
+    ipaddress.ip_network(value, strict=False)
+    return value
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Regex = Annotated[str, AfterValidator(_regex)]
+Network = Annotated[str, AfterValidator(_network)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Level(enum.StrEnum):
+    """Reading priority, most urgent first (DICOM Requested Procedure Priority terms)."""
+
+    STAT = "STAT"
+    HIGH = "HIGH"
+    MEDIUM = "MEDIUM"
+    LOW = "LOW"
+
+    @property
+    def rank(self) -> int:
+        """0 for the most urgent level."""
+        return list(Level).index(self)
+
+
+class StorageSettings(Section):
+    """Where data lies and how long."""
+
+    data_dir: Path = Path("var")
+    """Spool, results and the default database live below this directory."""
+    low_water_mark_mb: PositiveInt = 2048
+    """Below this free space C-STORE answers 0xA700 (out of resources)."""
+    retention_days: PositiveFloat = 30.0
+    """Studies in a final state for longer are removed from spool and results."""
+    keep_incoming_minutes: PositiveFloat = 15.0
+    """Interrupted transfers older than this are swept."""
+
+
+class DatabaseSettings(Section):
+    """The record."""
+
+    url: str = ""
+    """SQLAlchemy URL; empty = SQLite in data_dir. PostgreSQL: postgresql+psycopg://…"""
+
+
+class TlsSettings(Section):
+    """Certificates for secure DICOM transport (PS3.15 B.12); empty = plain TCP."""
+
+    certificate: Path | None = None
+    key: Path | None = None
+    ca: Path | None = None
+    """Authority of peer certificates; when set, peers must present one."""
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together: set both or neither")
+        return self
+
+
+class DicomSettings(Section):
+    """Our DICOM node: storage and worklist SCP."""
+
+    ae_title: AETitle = "WLAGENT"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    max_pdu: Annotated[int, Field(ge=4096, le=1048576)] = 131072
+    max_associations: PositiveInt = 32
+    max_associations_per_peer: PositiveInt = 16
+    require_called_ae: bool = False
+    allowed_calling_ae: tuple[AETitle, ...] = ()
+    allowed_networks: tuple[Network, ...] = ()
+    network_timeout_s: PositiveFloat = 60.0
+    acse_timeout_s: PositiveFloat = 30.0
+    dimse_timeout_s: PositiveFloat = 60.0
+    engine: Literal["fast", "pynetdicom"] = "fast"
+    tls: TlsSettings = TlsSettings()
+
+
+class WebSettings(Section):
+    """Worklist page, REST, health and metrics."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    refresh_s: PositiveFloat = 3.0
+    user_header: str = ""
+    """Header in which a trusted reverse proxy names the user (for feedback); empty = anonymous."""
+
+
+class AssemblySettings(Section):
+    """When a study is complete."""
+
+    quiet_s: PositiveFloat = 30.0
+    quiet_s_by_modality: dict[str, PositiveFloat] = {}
+    ceiling_s: PositiveFloat = 1800.0
+    """Analysed as it is after this long, even if instances still arrive."""
+    count_from: str = ""
+    """Name of a destination that is asked for its instance count; empty = nobody."""
+    count_min_quiet_s: NonNegativeFloat = 2.0
+    """How long a study must be quiet before a matching count completes it early."""
+
+
+class Match(Section):
+    """Conditions on a study; all that are given must hold. Texts are regular expressions,
+    searched without regard to case."""
+
+    modality: Regex | None = None
+    body_part: Regex | None = None
+    text: Regex | None = None
+    """Searched in study description, series descriptions, protocol names and body part."""
+    not_text: Regex | None = None
+    station: Regex | None = None
+    location: Regex | None = None
+    calling_ae: Regex | None = None
+    ordered_priority: Regex | None = None
+    age_min: NonNegativeFloat | None = None
+    age_max: NonNegativeFloat | None = None
+
+
+class RoutingRule(Section):
+    """First rule that matches decides: a pack, or a skip with its reason."""
+
+    name: Annotated[str, Field(min_length=1)]
+    when: Match = Match()
+    pack: str = ""
+    skip: str = ""
+
+    @model_validator(mode="after")
+    def _one_outcome(self) -> Self:
+        if bool(self.pack) == bool(self.skip):
+            raise ValueError("a rule names either a pack or a skip reason")
+        return self
+
+
+class RoutingSettings(Section):
+    """Which studies go to which model."""
+
+    rules: tuple[RoutingRule, ...] = ()
+    no_match: str = "no routing rule matches this study"
+
+
+class PackSettings(Section):
+    """One model pack and how it is used here."""
+
+    path: Path
+    shadow: bool = True
+    """Analyse and record, push nothing."""
+    thresholds: dict[str, Fraction] = {}
+    """Site thresholds by label; the pack's own apply otherwise."""
+
+
+class InferenceSettings(Section):
+    """The model process."""
+
+    device: str = "auto"
+    executor: Literal["process", "inline"] = "process"
+    timeout_s: PositiveFloat = 600.0
+    """A study that takes longer is stopped and tried again."""
+    max_attempts: PositiveInt = 3
+    lease_s: PositiveFloat = 900.0
+
+
+class PriorityOverride(Section):
+    """A site rule that raises the level of matching studies."""
+
+    name: Annotated[str, Field(min_length=1)]
+    when: Match = Match()
+    finding: Regex | None = None
+    """Label of a finding above threshold; not given = whatever was found."""
+    at_least: Level
+
+
+class PrioritySettings(Section):
+    """From findings to a reading priority."""
+
+    urgent: Level = Level.STAT
+    routine: Level = Level.MEDIUM
+    normal: Level = Level.LOW
+    """Level of a finding of each acuity class; nothing found counts as normal."""
+    labels: dict[str, Level] = {}
+    """Level by label, before the acuity class."""
+    certain_margin: Fraction = 0.0
+    """An urgent finding less than this above its threshold gives HIGH instead of STAT."""
+    unread_failure: Level = Level.MEDIUM
+    """Level of a study that could not be analysed: absence of a flag is not a negative."""
+    ordered: dict[str, Level] = {
+        "STAT": Level.STAT,
+        "HIGH": Level.HIGH,
+        "MEDIUM": Level.MEDIUM,
+        "ROUTINE": Level.LOW,
+        "LOW": Level.LOW,
+    }
+    """Ordered priority (as received, upper case) -> level; the result is never below it."""
+    overrides: tuple[PriorityOverride, ...] = ()
+    target_minutes: dict[Level, PositiveFloat] = {
+        Level.STAT: 10.0,
+        Level.HIGH: 30.0,
+        Level.MEDIUM: 240.0,
+        Level.LOW: 1440.0,
+    }
+    """How long a study of each level may wait; past its target it climbs, so none starves."""
+
+    @model_validator(mode="after")
+    def _targets(self) -> Self:
+        missing = [level.value for level in Level if level not in self.target_minutes]
+        if missing:
+            raise ValueError(f"target_minutes lacks {', '.join(missing)}")
+        minutes = [self.target_minutes[level] for level in Level]
+        if minutes != sorted(minutes):
+            raise ValueError("target_minutes must not shrink from STAT to LOW")
+        return self
+
+
+ResultKind = Literal["sr", "seg", "pm", "sc"]
+
+
+class ResultSettings(Section):
+    """Which objects are made of an analysis."""
+
+    kinds: tuple[ResultKind, ...] = ("sr", "seg", "pm", "sc")
+    max_segments: PositiveInt = 8
+    report_skipped: bool = False
+    """Also write a "not attempted" SR for studies that a routing rule skipped."""
+    institution: str = ""
+
+
+class Destination(Section):
+    """Where results go."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    kind: Literal["dicom", "dicomweb"]
+    send: tuple[ResultKind, ...] = ("sr", "seg", "pm", "sc")
+    shadow: bool = True
+    """Record what would be sent, send nothing."""
+    # kind = "dicom"
+    ae_title: AETitle | None = None
+    host: str = "127.0.0.1"
+    port: Port = 104
+    tls: TlsSettings = TlsSettings()
+    # kind = "dicomweb"
+    url: str = ""
+    username: str = ""
+    password_file: Path | None = None
+    token_file: Path | None = None
+    ca: Path | None = None
+    timeout_s: PositiveFloat = 30.0
+    check_identity: bool = True
+    """Ask the destination which patient and accession it holds for the study before a push."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.kind == "dicom" and not self.ae_title:
+            raise ValueError("a dicom destination needs ae_title, host and port")
+        if self.kind == "dicomweb" and not self.url:
+            raise ValueError("a dicomweb destination needs url")
+        return self
+
+
+class DeliverySettings(Section):
+    """How results are sent and when we give up."""
+
+    workers: PositiveInt = 2
+    first_retry_s: PositiveFloat = 5.0
+    backoff: Annotated[float, Field(ge=1.0)] = 2.0
+    max_retry_s: PositiveFloat = 900.0
+    jitter: Fraction = 0.2
+    dead_after_hours: PositiveFloat = 72.0
+    """A delivery this old becomes a dead letter and raises the alarm."""
+    lease_s: PositiveFloat = 300.0
+
+
+class LogSettings(Section):
+    """Structured logs; they never hold patient data."""
+
+    format: Literal["auto", "json", "console"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class ScheduleSettings(Section):
+    """How often the sweeps run."""
+
+    assembly_s: PositiveFloat = 1.0
+    lease_s: PositiveFloat = 15.0
+    delivery_s: PositiveFloat = 1.0
+    digest_s: PositiveFloat = 10.0
+    retention_s: PositiveFloat = 3600.0
+    health_s: PositiveFloat = 15.0

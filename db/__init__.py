@@ -1,0 +1,1 @@
+"""The record of everything: SQLAlchemy models, the session, and the queries by name."""

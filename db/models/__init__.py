@@ -1,0 +1,19 @@
+"""All tables, imported in one place so that `Base.metadata` is complete."""
+
+from db.models.analysis import Analysis
+from db.models.delivery import Delivery
+from db.models.event import Event
+from db.models.feedback import ReadingFeedback
+from db.models.result import Result
+from db.models.study import Instance, Series, Study
+
+__all__ = [
+    "Analysis",
+    "Delivery",
+    "Event",
+    "Instance",
+    "ReadingFeedback",
+    "Result",
+    "Series",
+    "Study",
+]

@@ -1,0 +1,100 @@
+"""States of a study and of a delivery, and the table of legal moves."""
+
+from __future__ import annotations
+
+import enum
+
+
+class StudyState(enum.StrEnum):
+    """Where a study is on its one-way path (architecture: the record)."""
+
+    #: instances are arriving
+    RECEIVING = "receiving"
+    #: complete by rule; waiting to be routed
+    ASSEMBLED = "assembled"
+    #: routed to a pack; waiting for the model
+    QUEUED = "queued"
+    #: claimed by a worker
+    ANALYSING = "analysing"
+    #: analysis and priority are committed; result objects are being made
+    COMPOSING = "composing"
+    #: result objects exist; the outbox sends them
+    DELIVERING = "delivering"
+    #: every delivery of this revision arrived (or pushes nothing in shadow mode)
+    DONE = "done"
+    #: not for any pack; the reason is on the study
+    SKIPPED = "skipped"
+    #: gave up after bounded attempts; visible and retryable
+    FAILED = "failed"
+
+
+#: state -> states it may move to. Late instances reopen a study from any later state.
+LEGAL_MOVES: dict[StudyState, frozenset[StudyState]] = {
+    StudyState.RECEIVING: frozenset({StudyState.ASSEMBLED}),
+    StudyState.ASSEMBLED: frozenset({StudyState.QUEUED, StudyState.SKIPPED, StudyState.FAILED}),
+    StudyState.QUEUED: frozenset({StudyState.ANALYSING, StudyState.FAILED, StudyState.RECEIVING}),
+    StudyState.ANALYSING: frozenset(
+        {StudyState.COMPOSING, StudyState.QUEUED, StudyState.FAILED, StudyState.RECEIVING}
+    ),
+    StudyState.COMPOSING: frozenset(
+        {StudyState.DELIVERING, StudyState.FAILED, StudyState.RECEIVING}
+    ),
+    StudyState.DELIVERING: frozenset(
+        {StudyState.DONE, StudyState.FAILED, StudyState.RECEIVING, StudyState.COMPOSING}
+    ),
+    StudyState.DONE: frozenset({StudyState.RECEIVING, StudyState.ASSEMBLED}),
+    StudyState.SKIPPED: frozenset({StudyState.RECEIVING, StudyState.ASSEMBLED}),
+    StudyState.FAILED: frozenset(
+        {
+            StudyState.RECEIVING,
+            StudyState.ASSEMBLED,
+            StudyState.QUEUED,
+            StudyState.COMPOSING,
+            StudyState.DELIVERING,
+        }
+    ),
+}
+
+
+class DeliveryState(enum.StrEnum):
+    """The life of one outbox row."""
+
+    #: waiting for its turn (or its next attempt)
+    PENDING = "pending"
+    #: leased by a sender
+    SENDING = "sending"
+    #: the destination took it
+    DELIVERED = "delivered"
+    #: given up after the configured age, or refused for good; raises the alarm
+    DEAD = "dead"
+    #: recorded, not sent: pack or destination is in shadow mode
+    SHADOW = "shadow"
+    #: replaced by a later revision before it was sent
+    SUPERSEDED = "superseded"
+
+
+#: Deliveries that keep a study in DELIVERING.
+OPEN_DELIVERIES = frozenset({DeliveryState.PENDING, DeliveryState.SENDING})
+
+
+class ReadingState(enum.StrEnum):
+    """What the radiologist has done with the study."""
+
+    UNREAD = "unread"
+    READING = "reading"
+    READ = "read"
+
+
+class IllegalMoveError(ValueError):
+    """A study was asked to make a move the table does not allow."""
+
+
+def check_move(current: StudyState, target: StudyState) -> None:
+    """Refuse a move that is not in `LEGAL_MOVES`.
+
+    Raises:
+        IllegalMoveError: names both states and what would be allowed.
+    """
+    if target not in LEGAL_MOVES[current]:
+        allowed = ", ".join(sorted(LEGAL_MOVES[current])) or "nothing"
+        raise IllegalMoveError(f"study cannot go from {current} to {target}; allowed: {allowed}")

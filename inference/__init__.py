@@ -1,0 +1,1 @@
+"""Pixels in, findings out. Runs from a notebook without the rest of the agent."""

@@ -1,0 +1,1 @@
+"""How the models learn: synthetic studies and training recipes over `inference/`."""
