@@ -1,0 +1,1 @@
+"""NeuroVFM: preprocessing, encoder and diagnostic heads with the official files and numbers."""
