@@ -8,18 +8,14 @@ an empty segment.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention.varlen import varlen_attn
 
 from inference.errors import InputError
-
-try:  # pragma: no cover - absent before torch 2.10
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # pragma: no cover
-    varlen_attn = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ def read_segments(cu_seqlens: Tensor, tokens: int) -> Segments:
         InputError: it does not start at 0, falls somewhere, or does not end at `tokens`.
     """
     edges = cu_seqlens.tolist()
-    lengths = tuple(b - a for a, b in zip(edges, edges[1:], strict=False))
+    lengths = tuple(b - a for a, b in pairwise(edges))
     if not edges or edges[0] != 0 or edges[-1] != tokens or any(n < 0 for n in lengths):
         raise InputError(
             f"cu_seqlens {edges[:4]}..{edges[-1:]} do not cover {tokens} tokens: they must start "
@@ -64,41 +60,51 @@ def read_segments(cu_seqlens: Tensor, tokens: int) -> Segments:
 
 
 def segment_attention(
-    q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, segments: Segments, dropout: float = 0.0
+    q: Tensor, k: Tensor, v: Tensor, segments: Segments, dropout: float = 0.0
 ) -> Tensor:
     """Softmax attention inside each segment, never across: [N, H, D]."""
-    if _kernel_takes(q_NHD, dropout):
-        cu = segments.cu_seqlens.to(device=q_NHD.device, dtype=torch.int32)
+    if _kernel_takes(q, dropout):
+        cu = segments.cu_seqlens.to(device=q.device, dtype=torch.int32)
         longest = max(segments.lengths, default=0)
-        return varlen_attn(q_NHD, k_NHD, v_NHD, cu, cu, longest, longest)
+        mixed: Tensor = varlen_attn(q, k, v, cu, cu, longest, longest)  # type: ignore[assignment]
+        return mixed  # one tensor, because no auxiliary output was asked for
     parts: list[Tensor] = []
     start = 0
     for count, length in segments.runs:
         stop = start + count * length
-        qkv = (x[start:stop].unflatten(0, (count, length)) for x in (q_NHD, k_NHD, v_NHD))
-        q, k, v = (x.transpose(1, 2) for x in qkv)
-        out = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        rows = slice(start, stop)
+        out = functional.scaled_dot_product_attention(
+            _batch(q[rows], count),
+            _batch(k[rows], count),
+            _batch(v[rows], count),
+            dropout_p=dropout,
+        )
         parts.append(out.transpose(1, 2).flatten(0, 1))
         start = stop
-    return torch.cat(parts) if parts else torch.zeros_like(q_NHD)
+    return torch.cat(parts) if parts else torch.zeros_like(q)
 
 
-def segment_softmax(scores_NC: Tensor, segments: Segments) -> Tensor:
+def segment_softmax(scores: Tensor, segments: Segments) -> Tensor:
     """Softmax down the tokens of each segment, every column on its own: float32 [N, C].
 
     One kernel call a segment covers all columns. Scatter kernels would save those calls but add in
     an order that changes from run to run on a GPU, and the same study must give the same answer.
     """
-    parts = scores_NC.float().split(list(segments.lengths))
+    parts = torch.split(scores.float(), list(segments.lengths))
     return torch.cat([part.softmax(dim=0) for part in parts])
 
 
-def segment_sum(values_NC: Tensor, segments: Segments) -> Tensor:
+def segment_sum(values: Tensor, segments: Segments) -> Tensor:
     """Sum of each segment's rows; an empty segment gives zeros: [S, C]."""
-    return torch.stack([part.sum(dim=0) for part in values_NC.split(list(segments.lengths))])
+    return torch.stack([part.sum(dim=0) for part in torch.split(values, list(segments.lengths))])
 
 
-def _kernel_takes(q_NHD: Tensor, dropout: float) -> bool:
+def _kernel_takes(q: Tensor, dropout: float) -> bool:
     """Whether torch's variable-length flash kernel can run this (half precision on CUDA)."""
-    half = q_NHD.dtype in (torch.float16, torch.bfloat16)
-    return varlen_attn is not None and q_NHD.is_cuda and half and dropout == 0.0
+    half = q.dtype in (torch.float16, torch.bfloat16)
+    return q.is_cuda and half and dropout == 0.0
+
+
+def _batch(x: Tensor, count: int) -> Tensor:
+    """A run's tokens as a batch of equal segments, without a copy: [count, H, L, D]."""
+    return x.reshape(count, -1, *x.shape[1:]).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Reads the official configuration files into frozen values, refusing what the models do not have."""
+"""Reads official configuration files into frozen values and refuses what the models lack."""
 
 from __future__ import annotations
 

@@ -73,9 +73,9 @@ class GatedAttention(nn.Module):
             self.norm_attn = nn.LayerNorm(config.dim, eps=NORM_EPS)
         self.drop = nn.Dropout(config.drop_rate)
 
-    def attend(self, x_NE: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
+    def attend(self, x: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
         """Attention [N, W] and the (normalised) tokens it was computed from."""
-        values = self.norm_attn(x_NE) if self.config.norm else x_NE
+        values = self.norm_attn(x) if self.config.norm else x
         features = self.attention_V(values).tanh()
         if self.config.gating:
             features = features * self.gating_V(values).sigmoid()
@@ -96,12 +96,12 @@ class ClassifyThenAggregate(GatedAttention):
             self.output_scale = nn.Parameter(torch.ones(config.outputs))
             self.output_bias = nn.Parameter(torch.zeros(config.outputs))
 
-    def forward(self, x_NE: Tensor, study_cu_seqlens: Tensor) -> HeadOutput:
+    def forward(self, x: Tensor, study_cu_seqlens: Tensor) -> HeadOutput:
         """Embeddings [N, E] of the studies that `study_cu_seqlens` [B + 1] bounds."""
-        segments = read_segments(study_cu_seqlens, x_NE.shape[0])
-        x_NE = x_NE.to(self.W.weight.dtype)
-        attention, _ = self.attend(x_NE, segments)
-        patch_logits = self.mlp(self.norm_mlp(x_NE) if self.config.norm else x_NE)
+        segments = read_segments(study_cu_seqlens, x.shape[0])
+        x = x.to(self.W.weight.dtype)
+        attention, _ = self.attend(x, segments)
+        patch_logits = self.mlp(self.norm_mlp(x) if self.config.norm else x)
         logits = segment_sum(attention * patch_logits, segments)
         if self.config.output_scale:
             logits = logits * self.output_scale + self.output_bias
@@ -111,11 +111,11 @@ class ClassifyThenAggregate(GatedAttention):
 class AggregateThenClassify(GatedAttention):
     """Tokens are averaged by attention; the official head stops there."""
 
-    def forward(self, x_NE: Tensor, study_cu_seqlens: Tensor) -> HeadOutput:
+    def forward(self, x: Tensor, study_cu_seqlens: Tensor) -> HeadOutput:
         """Embeddings [N, E] of the studies that `study_cu_seqlens` [B + 1] bounds."""
-        segments = read_segments(study_cu_seqlens, x_NE.shape[0])
-        x_NE = x_NE.to(self.W.weight.dtype)
-        attention, values = self.attend(x_NE, segments)
+        segments = read_segments(study_cu_seqlens, x.shape[0])
+        x = x.to(self.W.weight.dtype)
+        attention, values = self.attend(x, segments)
         pooled = _pool(attention, values, segments)
         none = pooled.new_zeros((len(segments.lengths), 0))
         return HeadOutput(logits=none, attention=attention, pooled=pooled)
@@ -126,16 +126,15 @@ class PooledClassifier(nn.Module):
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
-        assert config.proj_dims is not None
         self.config = config
         self.pooler = AggregateThenClassify(config)
-        self.proj = Stack((config.dim, *config.proj_dims), config.drop_rate)
+        self.proj = Stack((config.dim, *(config.proj_dims or ())), config.drop_rate)
 
-    def forward(self, x_NE: Tensor, study_cu_seqlens: Tensor) -> HeadOutput:
+    def forward(self, x: Tensor, study_cu_seqlens: Tensor) -> HeadOutput:
         """Embeddings [N, E] of the studies that `study_cu_seqlens` [B + 1] bounds."""
-        segments = read_segments(study_cu_seqlens, x_NE.shape[0])
-        x_NE = x_NE.to(self.pooler.W.weight.dtype)
-        attention, values = self.pooler.attend(x_NE, segments)
+        segments = read_segments(study_cu_seqlens, x.shape[0])
+        x = x.to(self.pooler.W.weight.dtype)
+        attention, values = self.pooler.attend(x, segments)
         pooled = _pool(attention, values, segments)
         return HeadOutput(
             logits=self.proj(pooled),
@@ -146,13 +145,13 @@ class PooledClassifier(nn.Module):
 
 
 class Stack(nn.Module):
-    """Linear layers with exact GELU (and dropout) between; parameters at even places as published."""
+    """Linear layers with exact GELU between; parameters at even places, as published."""
 
     def __init__(self, widths: tuple[int, ...], drop_rate: float) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
-            # Dropout rides on the activation, not as a place of its own: official keys count in twos.
+            # Dropout has no place of its own: official keys count in twos.
             layers += [nn.Linear(before, after), ActivateAndDrop(drop_rate)]
         self.mlp = nn.Sequential(*layers[:-1])
 
@@ -173,9 +172,9 @@ class ActivateAndDrop(nn.Module):
         return self.drop(nn.functional.gelu(x))  # type: ignore[no-any-return]
 
 
-def _pool(attention_NW: Tensor, values_NE: Tensor, segments: Segments) -> Tensor:
+def _pool(attention: Tensor, values: Tensor, segments: Segments) -> Tensor:
     """Attention-weighted sums, one matrix product a study: [B, E], or [B, W, E] when W > 1."""
     lengths = list(segments.lengths)
-    weights, values = attention_NW.split(lengths), values_NE.float().split(lengths)
-    pooled = torch.stack([w.transpose(0, 1) @ v for w, v in zip(weights, values, strict=True)])
-    return pooled.squeeze(1) if attention_NW.shape[1] == 1 else pooled
+    parts = zip(torch.split(attention, lengths), torch.split(values.float(), lengths), strict=True)
+    pooled = torch.stack([weights.transpose(0, 1) @ rows for weights, rows in parts])
+    return pooled.squeeze(1) if attention.shape[1] == 1 else pooled

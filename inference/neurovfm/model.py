@@ -51,6 +51,7 @@ class VisionTransformer(nn.Module):
         tokens: Tensor,
         coords: Tensor,
         series_cu_seqlens: Tensor,
+        *,
         masks: Tensor | None = None,
         masks_enc: Tensor | None = None,
         features: Literal["final", "penultimate"] = "final",
@@ -99,22 +100,18 @@ class VisionTransformer(nn.Module):
         return _join(self._project(tokens), coords, position)
 
     def attention_weights(
-        self,
-        tokens: Tensor,
-        coords: Tensor,
-        series_cu_seqlens: Tensor,
-        series: int,
-        block: int = -1,
+        self, tokens: Tensor, coords: Tensor, series_cu_seqlens: Tensor, *, series: int
     ) -> Tensor:
-        """Attention of one series in one block: [H, L, L]. For study of the model only."""
-        index = block % len(self.blocks)
+        """Attention of one series in the last block: [H, L, L]. For study of the model only."""
+        index = len(self.blocks) - 1
         start, stop = read_segments(series_cu_seqlens, tokens.shape[0]).bounds[series]
         edges = torch.tensor([0, stop - start])
         stream = self.streams(tokens[start:stop], coords[start:stop], edges)
         x = next(stream)
         for _ in range(index):
             x = next(stream)
-        return self.blocks[index].attention_weights(x)  # type: ignore[operator,no-any-return]
+        block: Block = self.blocks[index]  # type: ignore[assignment]
+        return block.attention_weights(x)
 
     def _project(self, tokens: Tensor) -> Tensor:
         return self.token_embed(tokens)  # type: ignore[no-any-return]
@@ -165,7 +162,7 @@ class Block(nn.Module):
     def attention_weights(self, x: Tensor) -> Tensor:
         """Attention matrix of one series' stream: [H, L, L]."""
         q, k, _ = self.mixer.split(self.norm1(x))
-        scores = torch.einsum("lhd,mhd->hlm", q, k) * q.shape[-1] ** -0.5
+        scores: Tensor = torch.einsum("lhd,mhd->hlm", q, k) * q.shape[-1] ** -0.5
         return scores.float().softmax(dim=-1)
 
     def _thin(self, branch: Tensor, segments: Segments) -> Tensor:
