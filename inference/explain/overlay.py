@@ -40,8 +40,8 @@ def window_for(modality: str, pixels: npt.NDArray[np.generic]) -> Window:
 
 
 def overlay_png(
-    pixels_RC: npt.NDArray[np.generic],
-    saliency_RC: npt.NDArray[np.float32],
+    pixels: npt.NDArray[np.generic],
+    saliency: npt.NDArray[np.float32],
     window: Window,
     *,
     threshold: float = 0.5,
@@ -51,17 +51,17 @@ def overlay_png(
     """Paint saliency as heat and its threshold as a contour over a windowed slice.
 
     Args:
-        pixels_RC: one source frame in physical values.
-        saliency_RC: 0..1 on the same pixels.
+        pixels: [R, C], one source frame in physical values.
+        saliency: [R, C], 0..1 on the same pixels.
         window: what is black and what is white.
         threshold: saliency of the contour.
         pixel_spacing_mm: between rows and between columns; the picture has square pixels.
         size_px: length of the picture's longer side.
     """
-    size = _picture_size(pixels_RC.shape, pixel_spacing_mm, size_px)
-    gray = (np.asarray(pixels_RC, dtype=np.float32) - window.low) / (window.high - window.low)
+    size = _picture_size(pixels.shape, pixel_spacing_mm, size_px)
+    gray = (np.asarray(pixels, dtype=np.float32) - window.low) / (window.high - window.low)
     base = _resize(np.clip(gray, 0, 1), size)[..., None] * 255
-    heat = np.clip(_resize(saliency_RC, size), 0, 1)
+    heat = np.clip(_resize(saliency, size), 0, 1)
     # Below half the threshold nothing is painted: the anatomy must stay readable.
     strength = np.clip((heat - threshold / 2) / max(1 - threshold / 2, 1e-6), 0, 1)
     alpha = (OPACITY * np.sqrt(strength))[..., None]

@@ -1,4 +1,7 @@
-"""Resample a finding's saliency from the token grid onto the frames of a source series."""
+"""Resample a finding's saliency from the token grid onto the frames of a source series.
+
+Legend: K slices, R rows, C columns of the source; D, H, W tokens.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +39,11 @@ def resample_to_volume(
     to_grid: Matrix = np.linalg.inv(grounding.grid_to_patient).astype(np.float64)
     if positions_mm is None:
         positions_mm = volume_affine[:3, 3] + np.arange(shape[0])[:, None] * volume_affine[:3, 0]
-    in_plane_RC3 = _in_plane(to_grid, volume_affine, shape)
-    starts_K3 = positions_mm @ to_grid[:3, :3].T + to_grid[:3, 3]
+    in_plane = _in_plane(to_grid, volume_affine, shape)
+    starts = positions_mm @ to_grid[:3, :3].T + to_grid[:3, 3]
     out = np.zeros(shape, dtype=np.float32)
-    for k, start in enumerate(starts_K3):
-        _sample_plane(saliency, in_plane_RC3 + start, out[k])
+    for k, start in enumerate(starts):
+        _sample_plane(saliency, in_plane + start, out[k])
     return out
 
 
@@ -54,6 +57,10 @@ def finding_mask(
     """The voxels of a source volume that belong to a finding: bool [K, R, C].
 
     Args:
+        grounding: saliency [D, H, W] with its token-grid affine.
+        volume_affine: as in `resample_to_volume`.
+        shape: (K, R, C) of the source volume.
+        positions_mm: as in `resample_to_volume`.
         foreground: bool [K, R, C]; the mask keeps inside it (a finding does not lie in air).
     """
     saliency = resample_to_volume(grounding, volume_affine, shape, positions_mm)
@@ -61,11 +68,11 @@ def finding_mask(
     return mask if foreground is None else mask & foreground
 
 
-def key_slice(saliency_KRC: npt.NDArray[np.float32], threshold: float = 0.0) -> int:
-    """Index of the slice that shows the finding best: most saliency at or above `threshold`."""
-    level = _level(saliency_KRC, threshold)
-    weight_K = np.where(saliency_KRC >= level, saliency_KRC, 0).sum(axis=(1, 2), dtype=np.float64)
-    best = np.flatnonzero(weight_K >= weight_K.max() * (1 - 1e-6))
+def key_slice(saliency: npt.NDArray[np.float32], threshold: float = 0.0) -> int:
+    """Index of the slice of [K, R, C] with the most saliency at or above `threshold`."""
+    level = _level(saliency, threshold)
+    weights = np.where(saliency >= level, saliency, 0).sum(axis=(1, 2), dtype=np.float64)
+    best = np.flatnonzero(weights >= weights.max() * (1 - 1e-6))
     return int(best[len(best) // 2])
 
 
@@ -87,12 +94,13 @@ def _in_plane(to_grid: Matrix, affine: Matrix, shape: tuple[int, int, int]) -> M
 
 
 def _sample_plane(
-    saliency: npt.NDArray[np.float32], points_RC3: Matrix, out_RC: npt.NDArray[np.float32]
+    saliency: npt.NDArray[np.float32], points: Matrix, out: npt.NDArray[np.float32]
 ) -> None:
+    """Sample token coordinates [R, C, 3] into out [R, C]."""
     last = np.array(saliency.shape) - 1
     border = HALF_TOKEN + ROUNDING
-    inside = np.all((points_RC3 >= -border) & (points_RC3 <= last + border), axis=-1)
+    inside = np.all((points >= -border) & (points <= last + border), axis=-1)
     if not inside.any():
         return
-    points_3N = points_RC3[inside].T
-    out_RC[inside] = ndimage.map_coordinates(saliency, points_3N, order=1, mode="nearest")
+    chosen = points[inside].T
+    out[inside] = ndimage.map_coordinates(saliency, chosen, order=1, mode="nearest")

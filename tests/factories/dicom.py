@@ -78,7 +78,7 @@ def ct_series(
     **options: Any,
 ) -> list[Dataset]:
     """Return a head CT series, in order along the normal; see `series` for the options."""
-    return series("CT", n, rows, cols, spacing, study_uid, **options)
+    return series("CT", n, rows, cols, spacing=spacing, study_uid=study_uid, **options)
 
 
 def mr_series(
@@ -90,7 +90,7 @@ def mr_series(
     **options: Any,
 ) -> list[Dataset]:
     """Return a head MR series (T1-like), in order along the normal; see `series`."""
-    return series("MR", n, rows, cols, spacing, study_uid, **options)
+    return series("MR", n, rows, cols, spacing=spacing, study_uid=study_uid, **options)
 
 
 def series(
@@ -98,9 +98,9 @@ def series(
     n: int,
     rows: int,
     cols: int,
-    spacing: Triple,
-    study_uid: str | None = None,
     *,
+    spacing: Triple = (5.0, 3.0, 3.0),
+    study_uid: str | None = None,
     key: str = "1",
     plane: str | Sequence[float] = "axial",
     tilt_deg: float = 0.0,
@@ -115,12 +115,19 @@ def series(
     """Build one single-frame series.
 
     Args:
+        modality: CT or MR.
+        n: number of slices.
+        rows: rows of a slice.
+        cols: columns of a slice.
+        spacing: between slices, rows, columns in mm.
+        study_uid: StudyInstanceUID; default one per modality and patient.
         key: tells several series of a study apart (goes into the series UID).
         plane: name in `PLANES` or six direction cosines.
         tilt_deg: gantry tilt: every next slice is displaced along the column direction.
         center: LPS position of the middle of the volume.
         pixels: array [n, rows, cols] of physical values, or a field over LPS points.
-        slope, intercept: rescale; the CT default intercept is -1024 with unsigned pixels.
+        slope: rescale slope.
+        intercept: rescale intercept; default -1024 for CT, 0 for MR.
         signed: PixelRepresentation; default unsigned.
         patient: makes the patient's identity (ID, name, birth date).
         tags: any DICOM keyword, set on every dataset last; None deletes it.

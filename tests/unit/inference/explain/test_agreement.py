@@ -8,7 +8,7 @@ import pytest
 from inference.explain import dice, pointing_hit
 
 
-def box(*slices, shape=(6, 6, 6)):
+def box(*slices: int | slice, shape: tuple[int, ...] = (6, 6, 6)):
     """A mask that is true in a box."""
     mask = np.zeros(shape, dtype=bool)
     mask[slices] = True

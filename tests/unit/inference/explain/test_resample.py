@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from factories import dicom
@@ -12,17 +14,17 @@ from inference.findings import Grounding
 TOKEN_MM = (16.0, 16.0, 16.0)
 
 
-def grounding(saliency, affine, threshold=0.5):
+def grounding(saliency: Any, affine: Any, threshold: float = 0.5):
     """A grounding of a made-up series."""
     return Grounding("1.2", np.asarray(saliency, np.float32), affine, threshold, "1.2.3")
 
 
-def token_grid(shape=(8, 12, 12), plane="axial", center=(3.0, -5.0, 7.0)):
-    """Affine of a token grid of 16 mm tokens around `center`."""
-    return dicom.series_affine(*shape, TOKEN_MM, plane=plane, center=center)
+def token_grid():
+    """Affine of a grid of 16 mm tokens."""
+    return dicom.series_affine(8, 12, 12, TOKEN_MM, center=(3.0, -5.0, 7.0))
 
 
-def center_of_mass_mm(values, affine):
+def center_of_mass_mm(values: Any, affine: Any):
     """Center of mass in LPS."""
     points = dicom.voxel_positions(affine, values.shape)
     return (points * values[..., None]).sum(axis=(0, 1, 2)) / values.sum()
@@ -30,7 +32,7 @@ def center_of_mass_mm(values, affine):
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal", "oblique"])
 @pytest.mark.parametrize("tilt_deg", [0.0, 18.0])
-def test_a_token_lands_within_half_a_token_of_its_place(plane, tilt_deg):
+def test_a_token_lands_within_half_a_token_of_its_place(plane: str, tilt_deg: float):
     """The center of mass of one hot token survives resampling, in LPS, for sheared series too."""
     saliency = np.zeros((8, 12, 12))
     saliency[3, 7, 4] = 1.0
@@ -53,7 +55,8 @@ def test_nothing_is_painted_beyond_half_a_token_outside_the_grid():
     resampled = resample_to_volume(grounding(np.ones((2, 2, 2)), grid), source, (31, 31, 31))
     inside = resampled[10, 10] > 0
     assert inside[5:26].all()
-    assert not inside[:5].any() and not inside[26:].any()
+    assert not inside[:5].any()
+    assert not inside[26:].any()
     assert set(np.unique(resampled)) == {0.0, 1.0}
 
 
@@ -74,7 +77,8 @@ def test_the_mask_is_never_empty_for_a_peak_between_two_slices():
     source = np.diag([1.3, 0.9, 0.9, 1.0])
     source[:3, 3] = [0.6, 0.7, 0.7]
     mask = finding_mask(grounding(saliency, np.eye(4), threshold=0.9), source, (2, 2, 2))
-    assert mask[0, 0, 0] and mask.sum() < 8
+    assert mask[0, 0, 0]
+    assert mask.sum() < 8
 
 
 def test_the_mask_stays_inside_the_foreground():

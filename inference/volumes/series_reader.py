@@ -1,0 +1,113 @@
+"""Read one series from the spool into volumes, or say why it cannot be read."""
+
+from __future__ import annotations
+
+import numpy as np
+import structlog
+
+from inference.errors import VolumeError
+from inference.study import SeriesInput
+from inference.volumes import geometry, headers, pixels, stacks
+from inference.volumes.volume import FrameRef, Limits, SeriesVolumes, Volume
+
+log = structlog.get_logger(__name__)
+
+GRAYSCALE = frozenset({"MONOCHROME1", "MONOCHROME2"})
+
+
+def read_series(series: SeriesInput, limits: Limits | None = None) -> SeriesVolumes:
+    """Turn a series' files into geometry-true volumes.
+
+    Headers are read first and decide what is decoded, so memory is bounded by the volumes given
+    back. Never raises for bad input: what was left out stands in `warnings`, and a series without
+    any volume has a `skipped_reason`. Neither holds anything of the patient.
+    """
+    limits = limits or Limits()
+    found = headers.read_headers(series.files, limits)
+    notes = [f"{n} files not used: {reason}" for reason, n in sorted(found.problems.items())]
+    gray = [f for f in found.frames if f.samples == 1 and f.photometric in GRAYSCALE]
+    if not gray:
+        reason = "color image" if found.frames else (notes[0] if notes else "no files")
+        return SeriesVolumes((), tuple(notes), reason, complete=False)
+    if len(gray) < len(found.frames):
+        notes.append(f"{len(found.frames) - len(gray)} color frames not used")
+    choice = stacks.choose(stacks.split(gray), limits)
+    notes.extend(choice.warnings)
+    if not choice.stacks:
+        return SeriesVolumes((), tuple(notes), choice.reason, complete=False)
+    return _read_stacks(choice.stacks, notes, found, limits)
+
+
+def _read_stacks(
+    chosen: tuple[stacks.Stack, ...],
+    notes: list[str],
+    found: headers.SeriesHeaders,
+    limits: Limits,
+) -> SeriesVolumes:
+    volumes, reasons = [], []
+    for stack in chosen:
+        try:
+            volumes.append(_read_stack(stack, limits))
+        except VolumeError as error:
+            reasons.append(f"{stack.label}: {error}" if stack.label else str(error))
+    warnings = (*notes, *(r for r in reasons if volumes), *(w for v in volumes for w in v.warnings))
+    whole = not reasons and not found.problems and not any(v.missing_slices for v in volumes)
+    log.debug("series_read", volumes=len(volumes), frames=len(found.frames), warnings=warnings)
+    if not volumes:
+        return SeriesVolumes((), warnings, "; ".join(dict.fromkeys(reasons)), complete=False)
+    return SeriesVolumes(tuple(volumes), warnings, complete=whole)
+
+
+def _read_stack(stack: stacks.Stack, limits: Limits) -> Volume:
+    frames = stack.frames
+    if len(frames) * frames[0].rows * frames[0].columns > limits.max_voxels:
+        raise VolumeError("volume larger than the limit")
+    shape = geometry.fit(frames)
+    frames = tuple(frames[i] for i in shape.order)
+    decoded = pixels.decode(frames)
+    array, warnings, lost = decoded.array, [], len(decoded.failed)
+    if lost:
+        reasons = ", ".join(sorted(set(decoded.failed.values())))
+        kept = [k for k in range(len(frames)) if k not in decoded.failed]
+        note = f"{lost} of {len(frames)} frames lost: {reasons}"
+        if len(kept) < limits.min_slices or lost > limits.max_lost_fraction * len(frames):
+            raise VolumeError(note)
+        frames, array = tuple(frames[k] for k in kept), array[kept]
+        shape = geometry.fit(frames)
+        warnings.append(note)
+    if any(f.photometric == "MONOCHROME1" for f in frames):
+        warnings.append("MONOCHROME1: " + _inversion(frames[0].modality))
+    return Volume(
+        array=array,
+        affine=shape.affine,
+        positions_mm=shape.positions_mm,
+        frames=tuple(FrameRef(f.sop_uid, f.frame_number, f.path) for f in frames),
+        spacing_mm=shape.spacing_mm,
+        modality=frames[0].modality,
+        frame_of_reference_uid=_frame_of_reference(frames),
+        uniform=shape.uniform,
+        sheared=shape.sheared,
+        # A lost frame at either end leaves no gap, yet it is missing all the same.
+        missing_slices=max(shape.missing_slices, lost),
+        label=stack.label,
+        warnings=(*warnings, *shape.warnings, *_tilt_note(shape)),
+    )
+
+
+def _inversion(modality: str) -> str:
+    return "HU kept as they are" if modality == "CT" else "intensities inverted"
+
+
+def _tilt_note(shape: geometry.StackGeometry) -> tuple[str, ...]:
+    if not shape.sheared:
+        return ()
+    step = shape.affine[:3, 0]
+    normal = np.cross(shape.affine[:3, 2], shape.affine[:3, 1])
+    along = abs(step @ normal) / (np.linalg.norm(normal) * np.linalg.norm(step))
+    degrees = float(np.degrees(np.arccos(np.clip(along, 0, 1))))
+    return (f"slices displaced in their plane (gantry tilt {degrees:.1f} degrees)",)
+
+
+def _frame_of_reference(frames: tuple[headers.FrameHeader, ...]) -> str:
+    uids = {f.frame_of_reference_uid for f in frames}
+    return uids.pop() if len(uids) == 1 else ""
