@@ -33,7 +33,8 @@ _TURNS = {2: (0, 1, 2), 1: (1, 0, 2), 0: (2, 1, 0)}
 
 def orient(image: sitk.Image) -> sitk.Image:
     """Permute and flip axes so that they run towards right, posterior and inferior."""
-    return sitk.DICOMOrient(image, ORIENTATION)
+    oriented: sitk.Image = sitk.DICOMOrient(image, ORIENTATION)
+    return oriented
 
 
 def slice_axis(image: sitk.Image, rules: Rules, acquired: sitk.Image | None = None) -> int:

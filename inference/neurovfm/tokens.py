@@ -109,17 +109,13 @@ def foreground_mask(volume: Array, modality: str) -> npt.NDArray[np.bool_]:
 
 
 def normalise(tokens: Values, window: Window, stats: Stats = DEFAULT_STATS) -> Values:
-    """Centre and scale tokens (array or tensor) by their window's statistics, into a new array.
+    """Centre and scale float tokens (array or tensor) by their window's statistics, into a new array.
 
     The reference writes into the caller's batch instead, so that a second call normalises twice.
     """
     mean, std = window_stats(window, stats)
-    values: Any = tokens / 255 if str(tokens.dtype).endswith("uint8") else tokens
-    return (
-        (values - values.dtype.type(mean)) / values.dtype.type(std)
-        if isinstance(values, np.ndarray)
-        else (values - mean) / std
-    )
+    normal: Values = (tokens - mean) / std
+    return normal
 
 
 def window_stats(window: Window, stats: Stats = DEFAULT_STATS) -> tuple[float, float]:
