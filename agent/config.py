@@ -28,6 +28,11 @@ ENV_PREFIX = "WORKLIST_AGENT_"
 #: Variables with our prefix that are not configuration keys.
 OTHER_VARIABLES = frozenset({"WORKLIST_AGENT_GOLDEN", "WORKLIST_AGENT_CONFIG"})
 
+#: Keys that hold a path, in whatever section.
+PATH_KEYS = frozenset(
+    {"data_dir", "path", "certificate", "key", "ca", "password_file", "token_file"}
+)
+
 
 class Config(BaseSettings):
     """Everything the agent may be told, read once at start."""
@@ -146,16 +151,20 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _absolute_paths(data: dict[str, Any], base: Path | None) -> dict[str, Any]:
-    """Resolve pack paths against the file that names them, not against the working directory."""
-    if base is None or not isinstance(data.get("packs"), Mapping):
+    """Resolve relative paths against the file that names them, not the working directory."""
+    if base is None:
         return data
-    packs = {
-        name: {**pack, "path": str(base / str(pack["path"]))}
-        if isinstance(pack, Mapping) and "path" in pack
-        else pack
-        for name, pack in data["packs"].items()
-    }
-    return {**data, "packs": packs}
+    return {key: _resolve(key, value, base) for key, value in data.items()}
+
+
+def _resolve(key: str, value: Any, base: Path) -> Any:
+    if isinstance(value, dict):
+        return {k: _resolve(k, v, base) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_resolve(key, v, base) for v in value]
+    if key in PATH_KEYS and isinstance(value, str) and value:
+        return str(base / value)
+    return value
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
@@ -200,15 +209,15 @@ def _allowed_keys(where: tuple[str | int, ...]) -> str:
 
 
 def _fields_at(where: tuple[str | int, ...]) -> list[str]:
-    model: Any = Config
+    model: type[BaseModel] = Config
     for part in where:
-        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
+        if part in model.model_fields:
             model = _section_type(model.model_fields[str(part)].annotation)
-    return list(model.model_fields) if isinstance(model, type) else []
+    return list(model.model_fields)
 
 
-def _section_type(annotation: Any) -> Any:
-    """The section class inside ``tuple[Section, ...]``, ``dict[str, Section]`` or the class itself."""
+def _section_type(annotation: Any) -> type[BaseModel]:
+    """The section class inside a ``tuple`` or ``dict`` annotation, or the class itself."""
     candidates = [annotation, *get_args(annotation)]
     for candidate in candidates:
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):

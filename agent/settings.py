@@ -147,8 +147,10 @@ class AssemblySettings(Section):
 
 
 class Match(Section):
-    """Conditions on a study; all that are given must hold. Texts are regular expressions,
-    searched without regard to case."""
+    """Conditions on a study; all that are given must hold.
+
+    Texts are regular expressions, searched without regard to case.
+    """
 
     modality: Regex | None = None
     body_part: Regex | None = None
@@ -278,12 +280,12 @@ class Destination(Section):
     send: tuple[ResultKind, ...] = ("sr", "seg", "pm", "sc")
     shadow: bool = True
     """Record what would be sent, send nothing."""
-    # kind = "dicom"
+    # of a dicom destination
     ae_title: AETitle | None = None
     host: str = "127.0.0.1"
     port: Port = 104
     tls: TlsSettings = TlsSettings()
-    # kind = "dicomweb"
+    # of a dicomweb destination
     url: str = ""
     username: str = ""
     password_file: Path | None = None

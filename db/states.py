@@ -28,22 +28,23 @@ class StudyState(enum.StrEnum):
     FAILED = "failed"
 
 
-#: state -> states it may move to. Late instances reopen a study from any later state.
+#: state -> states it may move to. Late instances reopen a study (to RECEIVING) from every state in
+#: which no room is at work on it; a study being analysed or composed is reopened right after.
 LEGAL_MOVES: dict[StudyState, frozenset[StudyState]] = {
     StudyState.RECEIVING: frozenset({StudyState.ASSEMBLED}),
-    StudyState.ASSEMBLED: frozenset({StudyState.QUEUED, StudyState.SKIPPED, StudyState.FAILED}),
+    StudyState.ASSEMBLED: frozenset(
+        {StudyState.QUEUED, StudyState.SKIPPED, StudyState.FAILED, StudyState.RECEIVING}
+    ),
     StudyState.QUEUED: frozenset({StudyState.ANALYSING, StudyState.FAILED, StudyState.RECEIVING}),
-    StudyState.ANALYSING: frozenset(
-        {StudyState.COMPOSING, StudyState.QUEUED, StudyState.FAILED, StudyState.RECEIVING}
-    ),
-    StudyState.COMPOSING: frozenset(
-        {StudyState.DELIVERING, StudyState.FAILED, StudyState.RECEIVING}
-    ),
+    StudyState.ANALYSING: frozenset({StudyState.COMPOSING, StudyState.QUEUED, StudyState.FAILED}),
+    StudyState.COMPOSING: frozenset({StudyState.DELIVERING, StudyState.FAILED}),
     StudyState.DELIVERING: frozenset(
         {StudyState.DONE, StudyState.FAILED, StudyState.RECEIVING, StudyState.COMPOSING}
     ),
     StudyState.DONE: frozenset({StudyState.RECEIVING, StudyState.ASSEMBLED}),
-    StudyState.SKIPPED: frozenset({StudyState.RECEIVING, StudyState.ASSEMBLED}),
+    StudyState.SKIPPED: frozenset(
+        {StudyState.RECEIVING, StudyState.ASSEMBLED, StudyState.COMPOSING}
+    ),
     StudyState.FAILED: frozenset(
         {
             StudyState.RECEIVING,

@@ -1,1 +1,1 @@
-"""The network edge, both ways. Calls the handlers it was given; knows no models, no database, no policy."""
+"""The network edge, both ways: calls the handlers it was given; knows no models, no database."""

@@ -56,7 +56,7 @@ class StoreHandler(Protocol):
         """Before the dataset is read: 0x0000 to go on, else the failure status to answer."""
 
     def store(self, instance: ReceivedInstance) -> int:
-        """Make it durable, index it, and return the DIMSE status; takes over (or removes) `path`."""
+        """Make it durable and indexed, return the DIMSE status; takes over or removes `path`."""
 
     def association_opened(self, peer: Peer) -> None:
         """A peer was accepted."""

@@ -62,7 +62,8 @@ class Study(Base):
 
     first_instance_at: Mapped[dt.datetime]
     last_instance_at: Mapped[dt.datetime]
-    association_open_until: Mapped[dt.datetime | None] = mapped_column(default=None)
+    receiving_since: Mapped[dt.datetime | None] = mapped_column(default=None)
+    """When late instances reopened the study; None while its first revision is received."""
     instance_count: Mapped[int] = mapped_column(default=0)
     """Distinct instances received, our own results not counted."""
     assembled_count: Mapped[int] = mapped_column(default=0)

@@ -1,0 +1,1 @@
+"""The queries by name, as plain functions that take a session."""

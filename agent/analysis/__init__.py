@@ -1,0 +1,1 @@
+"""From a queued study to findings and a priority."""

@@ -1,0 +1,187 @@
+"""The inference process: a child that owns the models, so that its crash is not the agent's.
+
+The parent sends (StudyInput, pack name) and waits for (kind, value) messages: progress texts, then
+one answer. A child that dies or exceeds its time is replaced; the study is tried again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from agent.errors import AnalysisError
+from inference.findings import Findings
+from inference.study import StudyInput
+
+log = structlog.get_logger(__name__)
+
+Progress = Callable[[str], None]
+POLL_S = 0.5
+STOP_S = 5.0
+
+
+class InferenceProcess:
+    """Starts, watches and restarts the child; one study at a time."""
+
+    def __init__(self, packs: Mapping[str, Path], device: str, timeout_s: float) -> None:
+        self._packs = dict(packs)
+        self._device = device
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._child: Any = None
+        self._connection: Connection | None = None
+        self.restarts = 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether a child is running (it is started by the first study, or by `start`)."""
+        return self._child is not None and self._child.is_alive()
+
+    def start(self) -> None:
+        """Start the child now, so that the first study finds the models loaded."""
+        with self._lock:
+            self._ensure_child()
+
+    def analyse(self, study: StudyInput, pack: str, progress: Progress | None = None) -> Findings:
+        """Analyse one study in the child.
+
+        Raises:
+            AnalysisError: the child died or did not answer in time (transient), or could not
+                analyse with this pack at all.
+        """
+        with self._lock:
+            connection = self._ensure_child()
+            try:
+                connection.send((study, pack))
+                return self._answer(connection, progress)
+            except (EOFError, OSError) as error:
+                code = self._end_child()
+                raise AnalysisError(
+                    f"the inference process died (exit code {code}); it is started again"
+                ) from error
+
+    def stop(self) -> None:
+        """End the child; a study in progress is given up and stays claimed until its lease ends."""
+        self._end_child()
+
+    def _answer(self, connection: Connection, progress: Progress | None) -> Findings:
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            if connection.poll(POLL_S):
+                kind, value = connection.recv()
+                if kind == "findings":
+                    return Findings.from_json(value)
+                if kind == "error":
+                    raise AnalysisError(value)
+                if progress is not None:
+                    progress(value)
+            elif time.monotonic() > deadline:
+                self._end_child()
+                raise AnalysisError(
+                    f"no answer within {self._timeout_s:g} s; raise inference.timeout_s if studies "
+                    "of this size are expected"
+                )
+
+    def _ensure_child(self) -> Connection:
+        if self.alive and self._connection is not None:
+            return self._connection
+        if self._child is not None:
+            self.restarts += 1
+            log.warning("inference_process_restarted", restarts=self.restarts)
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        self._child = context.Process(
+            target=_child_main,
+            args=(theirs, self._packs, self._device, os.getpid()),
+            name="inference",
+            daemon=True,
+        )
+        self._child.start()
+        theirs.close()
+        self._connection = ours
+        return ours
+
+    def _end_child(self) -> int | None:
+        child, connection = self._child, self._connection
+        self._connection = None
+        if connection is not None:
+            connection.close()
+        if child is None:
+            return None
+        if child.is_alive():
+            child.terminate()
+            child.join(STOP_S)
+        if child.is_alive():
+            child.kill()
+        child.join(STOP_S)
+        return int(child.exitcode) if child.exitcode is not None else None
+
+
+class InlineEngine:
+    """The same interface in this process: for `analyze`, tests and ``executor = "inline"``."""
+
+    alive = True
+    restarts = 0
+
+    def __init__(self, packs: Mapping[str, Path], device: str) -> None:
+        self._packs = dict(packs)
+        self._device = device
+        self._engine: Any = None
+
+    def start(self) -> None:
+        """Load nothing yet; packs are loaded by the first study that needs them."""
+
+    def stop(self) -> None:
+        """Nothing to end."""
+
+    def analyse(self, study: StudyInput, pack: str, progress: Progress | None = None) -> Findings:
+        """Analyse one study here."""
+        if self._engine is None:
+            self._engine = _make_engine(self._packs, self._device)
+        findings: Findings = self._engine.analyse(study, pack, progress)
+        return findings
+
+
+def _make_engine(packs: Mapping[str, Path], device: str) -> Any:
+    from inference.engine import Engine
+
+    return Engine(list(packs.values()), device)
+
+
+def _child_main(
+    connection: Connection, packs: Mapping[str, Path], device: str, parent: int
+) -> None:
+    """Serve studies until the parent closes the pipe, asks us to stop, or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):
+        engine = _make_engine(packs, device)
+        while True:
+            study, pack = connection.recv()
+            connection.send(_serve(engine, connection, study, pack))
+
+
+def _serve(engine: Any, connection: Connection, study: StudyInput, pack: str) -> tuple[str, str]:
+    try:
+        findings = engine.analyse(study, pack, lambda text: connection.send(("progress", text)))
+    except Exception as error:  # noqa: BLE001  the edge of the child: the parent records it
+        return "error", f"{type(error).__name__}: {error}"
+    return "findings", findings.to_json()
+
+
+def _exit_with(parent: int) -> None:
+    """Leave when the parent is gone, in the middle of a study too: its lease will free it."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(3)

@@ -1,0 +1,1 @@
+"""When a study is complete, and what late instances do."""

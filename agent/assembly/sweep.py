@@ -1,0 +1,106 @@
+"""The assembly room: complete studies move on, late instances reopen studies."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from agent.assembly import completeness
+from agent.settings import AssemblySettings
+from db.models import Study
+from db.queries import studies
+from db.states import StudyState
+
+log = structlog.get_logger(__name__)
+
+WHO = "assembly"
+#: Asks the archive how many instances it holds of a study (our own results left out).
+CountInstances = Callable[[Study], int | None]
+
+
+def sweep(
+    sessions: sessionmaker[Session],
+    settings: AssemblySettings,
+    now: dt.datetime,
+    count_instances: CountInstances | None = None,
+) -> int:
+    """Reopen studies with late instances, then assemble what is complete.
+
+    Returns:
+        How many studies were assembled.
+    """
+    with sessions.begin() as session:
+        for study in studies.with_late_instances(session):
+            _reopen(session, study, now)
+    if count_instances is not None:
+        _refresh_counts(sessions, settings, now, count_instances)
+    with sessions.begin() as session:
+        complete = [
+            (study, reason)
+            for study in studies.receiving(session)
+            if (reason := completeness.reason_complete(_arrival(study), now, settings))
+        ]
+        for study, reason in complete:
+            assemble(session, study, reason, now)
+    return len(complete)
+
+
+def assemble(session: Session, study: Study, reason: str, now: dt.datetime) -> None:
+    """Close the current revision; opens the next one if the current was already analysed."""
+    if study.revision == 0 or studies.has_analysis(session, study):
+        study.revision += 1
+    study.assembled_at = now
+    study.assembled_count = study.instance_count
+    study.done_at = None
+    studies.move(session, study, StudyState.ASSEMBLED, who=WHO, why=reason, now=now)
+    log.info(
+        "study_assembled",
+        study=study.key,
+        revision=study.revision,
+        instances=study.instance_count,
+        reason=reason,
+    )
+
+
+def _reopen(session: Session, study: Study, now: dt.datetime) -> None:
+    late = study.instance_count - study.assembled_count
+    study.receiving_since = now
+    why = f"{late} late instance{'s' if late != 1 else ''} arrived"
+    studies.move(session, study, StudyState.RECEIVING, who=WHO, why=why, now=now)
+    log.info("study_reopened", study=study.key, revision=study.revision, late=late)
+
+
+def _refresh_counts(
+    sessions: sessionmaker[Session],
+    settings: AssemblySettings,
+    now: dt.datetime,
+    count_instances: CountInstances,
+) -> None:
+    """Ask the archive about quiet studies, outside any transaction: it may be slow."""
+    with sessions() as session:
+        candidates = [
+            study
+            for study in studies.receiving(session)
+            if (now - study.last_instance_at).total_seconds() >= settings.count_min_quiet_s
+            and study.expected_count != study.instance_count
+        ]
+        session.rollback()
+    for candidate in candidates:
+        count = count_instances(candidate)
+        if count is None:
+            continue
+        with sessions.begin() as session:
+            studies.get(session, candidate.id).expected_count = count
+
+
+def _arrival(study: Study) -> completeness.Arrival:
+    return completeness.Arrival(
+        receiving_since=study.receiving_since or study.first_instance_at,
+        last_instance_at=study.last_instance_at,
+        modalities=frozenset(s.modality for s in study.series if not s.own_result),
+        instance_count=study.instance_count,
+        expected_count=study.expected_count or None,
+    )

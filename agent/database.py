@@ -1,0 +1,68 @@
+"""Bring the database to the schema this version needs, and say which one it has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+import migrations
+from agent.errors import AgentError
+
+
+class SchemaError(AgentError):
+    """The database is not at the schema this version of the agent needs."""
+
+    permanent = True
+
+
+def upgrade(engine: sa.Engine) -> str:
+    """Migrate to the newest schema; safe to repeat.
+
+    Returns:
+        The revision the database is at afterwards.
+    """
+    config = _alembic_config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    return newest()
+
+
+def current(engine: sa.Engine) -> str | None:
+    """The revision the database is at; None for an empty database."""
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def newest() -> str:
+    """The revision this version of the agent needs."""
+    head = ScriptDirectory.from_config(_alembic_config()).get_current_head()
+    if head is None:
+        raise SchemaError("this installation holds no migrations; install it again")
+    return head
+
+
+def require_newest(engine: sa.Engine) -> None:
+    """Refuse to run on another schema.
+
+    Raises:
+        SchemaError: says which command mends it.
+    """
+    found, needed = current(engine), newest()
+    if found != needed:
+        raise SchemaError(
+            f"database schema is {found or 'empty'}, this version needs {needed}; "
+            "run: worklist-agent db upgrade"
+        )
+
+
+def _alembic_config() -> AlembicConfig:
+    config = AlembicConfig()
+    location = Path(str(migrations.__file__)).parent
+    config.set_main_option("script_location", str(location).replace("%", "%%"))
+    return config

@@ -1,0 +1,1 @@
+"""Which pack reads a study, or why none."""

@@ -1,0 +1,52 @@
+"""The routing room: an assembled study gets its pack, or its reason why not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from agent import facts as study_facts
+from agent.clock import Clock
+from agent.routing import rules
+from agent.settings import Level, PrioritySettings, RoutingSettings
+from db.queries import claims, studies
+from db.states import StudyState
+
+log = structlog.get_logger(__name__)
+
+WHO = "routing"
+
+
+@dataclass(frozen=True)
+class RoutingRoom:
+    """What the room needs: the record and the rules."""
+
+    sessions: sessionmaker[Session]
+    routing: RoutingSettings
+    policy: PrioritySettings
+    clock: Clock
+
+    def run(self, claim: claims.Claim, owner: str) -> None:
+        """Apply the rules to a claimed study and move it on."""
+        now = self.clock()
+        with self.sessions.begin() as session:
+            study = claims.owned(session, claim.study_id, owner)
+            if study is None:
+                return
+            facts = study_facts.of(study, study.series)
+            route = rules.route(facts, self.routing)
+            study.pack, study.rule = route.pack, route.rule
+            if route.pack:
+                why = f"rule {route.rule}: pack {route.pack}"
+                studies.move(session, study, StudyState.QUEUED, who=WHO, why=why, now=now)
+            else:
+                # Not a negative: it is read at the level the order asked for.
+                level = self.policy.ordered.get(facts.ordered_priority.upper(), Level.MEDIUM)
+                study.priority, study.priority_rank = level, level.rank
+                study.priority_score = 0.0
+                study.priority_reason = f"not analysed: {route.reason}"
+                studies.move(session, study, StudyState.SKIPPED, who=WHO, why=route.reason, now=now)
+                study.done_at = now
+        log.info("study_routed", study=claim.key, pack=route.pack, rule=route.rule)
