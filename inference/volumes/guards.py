@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pydicom
+from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import (
@@ -42,7 +43,7 @@ def check_frame_size(rows: int, columns: int, frames: int, limits: Limits) -> No
 def check_inflated_size(path: Path, limits: Limits) -> None:
     """Refuse a deflated dataset that would inflate beyond the limit."""
     meta = read_file_meta_info(path)
-    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+    if not _is_deflated(meta):
         return
     inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
     with path.open("rb") as file:
@@ -81,6 +82,15 @@ def codestream_size(frame: bytes) -> tuple[int, int] | None:
             return rows, columns
         at += 1 if marker == 0xFF else 2 + length
     return None
+
+
+def is_deflated(path: Path) -> bool:
+    """Whether the whole dataset is compressed, so that no part of it can be read alone."""
+    return _is_deflated(read_file_meta_info(path))
+
+
+def _is_deflated(meta: Dataset) -> bool:
+    return bool(meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian)
 
 
 def _encapsulated_frames(path: Path, frames: int) -> Iterator[bytes]:

@@ -95,9 +95,10 @@ def _decode_file(
     try:
         guards.check_codestreams(path, first.rows, first.columns, first.frames_in_file)
         indices = sorted(wanted)
-        for index, stored in zip(
-            indices, iter_pixels(path, indices=indices, raw=True), strict=False
-        ):
+        # A file is decoded frame by frame; a deflated one has to be held whole.
+        source = pydicom.dcmread(path) if guards.is_deflated(path) else path
+        decoded = iter_pixels(source, indices=indices, raw=True)
+        for index, stored in zip(indices, decoded, strict=False):
             k = wanted[index]
             array[k] = _fitted(_values(stored, frames[k], path), array)
             done.add(k)
