@@ -34,8 +34,12 @@ class VolumeError(InferenceError):
     """A series cannot become a volume the model can read."""
 
 
-class InputError(InferenceError):
+class InputError(InferenceError, ValueError):
     """Tokens, coordinates or boundaries that contradict each other were handed to a model."""
+
+
+class NoVolumeError(VolumeError, ValueError):
+    """Nothing of a study could be read (a ValueError, as in the official interface)."""
 
 
 class OutOfMemoryError(InferenceError):

@@ -102,14 +102,14 @@ def tokenize(volume: Array, modality: str, *, remove_background: bool = True) ->
 
 
 def foreground_mask(volume: Array, modality: str) -> npt.NDArray[np.bool_]:
-    """Voxels that count as tissue: above -500 HU, or above the 10th percentile of an MR volume."""
+    """Voxels that count as tissue: above -500 HU, above the 10th percentile of an MR volume."""
     values = volume.astype(np.float64, copy=False)
     mask: npt.NDArray[np.bool_] = values > _Limits.of(values, read_mode(modality)).foreground
     return mask
 
 
 def normalise(tokens: Values, window: Window, stats: Stats = DEFAULT_STATS) -> Values:
-    """Centre and scale float tokens (array or tensor) by their window's statistics, into a new array.
+    """Centre and scale float tokens (array or tensor) by their window's statistics: a new array.
 
     The reference writes into the caller's batch instead, so that a second call normalises twice.
     """
