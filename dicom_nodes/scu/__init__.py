@@ -1,0 +1,1 @@
+"""Service class users: what we ask of other DICOM nodes over DIMSE."""
