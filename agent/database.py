@@ -26,7 +26,7 @@ def upgrade(engine: sa.Engine) -> str:
     Returns:
         The revision the database is at afterwards.
     """
-    config = _alembic_config()
+    config = alembic_config()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -41,7 +41,7 @@ def current(engine: sa.Engine) -> str | None:
 
 def newest() -> str:
     """The revision this version of the agent needs."""
-    head = ScriptDirectory.from_config(_alembic_config()).get_current_head()
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     if head is None:
         raise SchemaError("this installation holds no migrations; install it again")
     return head
@@ -61,7 +61,8 @@ def require_newest(engine: sa.Engine) -> None:
         )
 
 
-def _alembic_config() -> AlembicConfig:
+def alembic_config() -> AlembicConfig:
+    """Alembic's settings, pointing at the installed `migrations` package."""
     config = AlembicConfig()
     location = Path(str(migrations.__file__)).parent
     config.set_main_option("script_location", str(location).replace("%", "%%"))

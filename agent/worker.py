@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
+from agent import faults
 from agent.clock import Clock
 from agent.rooms import Room
 from db.queries import claims, studies
@@ -98,15 +99,10 @@ class Worker:
             return True
 
     def _record_failure(self, room: Room, claim: Claim, error: Exception) -> None:
-        # The type and our own errors' words only: a foreign message may quote patient data.
-        ours = type(error).__module__.split(".")[0] in ("agent", "inference", "db", "dicom_nodes")
-        why = f"{room.name}: {error}" if ours else f"{room.name}: {type(error).__name__}"
+        why = f"{room.name}: {faults.describe(error)}"
         permanent = bool(getattr(error, "permanent", False))
         give_up = permanent or claim.attempts >= self._settings.max_attempts
-        log.error(
-            "room_failed", attempts=claim.attempts, give_up=give_up, error=type(error).__name__,
-            exc_info=error if not ours else None,
-        )  # fmt: skip
+        log.error("room_failed", attempts=claim.attempts, give_up=give_up, why=why)
         now = self._clock()
         with self._sessions.begin() as session:
             study = claims.owned(session, claim.study_id, self._settings.owner)
@@ -124,7 +120,7 @@ class Worker:
             try:
                 worked = self.run_once()
             except Exception as error:  # noqa: BLE001  e.g. the database is away: wait, go on
-                log.error("worker_loop_failed", error=type(error).__name__)
+                log.error("worker_loop_failed", why=faults.describe(error))
                 self._stop.wait(FIRST_RETRY_S)
                 continue
             if not worked:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,6 +29,14 @@ def create_engine(url: str) -> sa.Engine:
 def session_factory(engine: sa.Engine) -> sessionmaker[Session]:
     """Sessions whose objects stay readable after commit."""
     return sessionmaker(engine, expire_on_commit=False)
+
+
+@contextlib.contextmanager
+def reading(sessions: sessionmaker[Session]) -> Iterator[Session]:
+    """A session that never waits for a writer (SQLite: a deferred, read-only transaction)."""
+    with sessions() as session:
+        session.connection(execution_options={"read_only": True})
+        yield session
 
 
 def _on_sqlite_connect(connection: Any, _record: Any) -> None:

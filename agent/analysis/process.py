@@ -19,6 +19,7 @@ from typing import Any
 
 import structlog
 
+from agent import faults
 from agent.errors import AnalysisError
 from inference.findings import Findings
 from inference.study import StudyInput
@@ -176,7 +177,7 @@ def _serve(engine: Any, connection: Connection, study: StudyInput, pack: str) ->
     try:
         findings = engine.analyse(study, pack, lambda text: connection.send(("progress", text)))
     except Exception as error:  # noqa: BLE001  the edge of the child: the parent records it
-        return "error", f"{type(error).__name__}: {error}"
+        return "error", faults.describe(error)
     return "findings", findings.to_json()
 
 

@@ -18,6 +18,7 @@ from agent import facts as study_facts
 from agent.clock import Clock
 from agent.errors import AnalysisError
 from agent.settings import PackSettings, PrioritySettings
+from db.engine import reading
 from db.models import Analysis, Instance, Series, Study
 from db.queries import claims, studies
 from db.states import StudyState
@@ -58,10 +59,9 @@ class AnalysisRoom:
             AnalysisError: transient; the worker tries again until `max_attempts`, after which the
                 failure itself is the result (the reader sees "not analysed").
         """
-        with self.sessions() as session:
+        with reading(self.sessions) as session:
             study = studies.get(session, claim.study_id)
             rows = studies.newest_instances(session, study.id)
-            session.rollback()
         started = time.monotonic()
         findings = self._findings(study, rows, claim)
         self._commit(claim, owner, study.revision, findings, time.monotonic() - started)

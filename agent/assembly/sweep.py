@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from agent.assembly import completeness
 from agent.settings import AssemblySettings
+from db.engine import reading
 from db.models import Study
 from db.queries import studies
 from db.states import StudyState
@@ -80,14 +81,13 @@ def _refresh_counts(
     count_instances: CountInstances,
 ) -> None:
     """Ask the archive about quiet studies, outside any transaction: it may be slow."""
-    with sessions() as session:
+    with reading(sessions) as session:
         candidates = [
             study
             for study in studies.receiving(session)
             if (now - study.last_instance_at).total_seconds() >= settings.count_min_quiet_s
             and study.expected_count != study.instance_count
         ]
-        session.rollback()
     for candidate in candidates:
         count = count_instances(candidate)
         if count is None:
