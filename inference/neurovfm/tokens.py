@@ -7,6 +7,7 @@ the 1024 values of one block in (depth, row, column) order.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -94,7 +95,7 @@ def tokenize(volume: Array, modality: str, *, remove_background: bool = True) ->
     foreground = blocks.min(axis=(3, 4, 5)) > limits.foreground
     kept = foreground if remove_background else np.ones_like(foreground)
     coords = np.argwhere(kept).astype(np.int64)
-    chosen = blocks[kept].reshape(len(coords), -1)
+    chosen = blocks[kept].reshape(len(coords), math.prod(BLOCK))
     return [
         SeriesTokens(_scale(chosen, low, high), coords, grid, window, mode, foreground)
         for window, (low, high) in limits.windows.items()
