@@ -1,0 +1,1 @@
+"""Services we provide on the listening node."""
