@@ -12,6 +12,8 @@ import numpy as np
 from inference.errors import VolumeError
 from inference.volumes.volume import CT_AIR_HU, Array, Matrix, ModelGrid, Volume
 
+SPACING_DIGITS = 5
+"""Positions are decimal texts: what lies beyond is rounding, and costs models whole slices."""
 MAX_GROWTH = 4.0
 """The canvas may hold this many times the voxels of the source; positions beyond are absurd."""
 
@@ -31,6 +33,7 @@ def model_grid(volume: Volume) -> ModelGrid:
     along = (volume.positions_mm - volume.positions_mm[0]) @ normal
     if volume.uniform and len(along) > 1:
         spacing_k = float(along[-1] / (len(along) - 1))
+    spacing_k = round(spacing_k, SPACING_DIGITS)
     affine = np.eye(4)
     affine[:3, 0] = normal * spacing_k
     affine[:3, 1], affine[:3, 2] = col_dir * spacing_r, row_dir * spacing_c
@@ -40,7 +43,7 @@ def model_grid(volume: Volume) -> ModelGrid:
         array, affine = _unshear(volume, affine)
     if not volume.uniform:
         array = _even(array, along, spacing_k)
-    return ModelGrid(array, affine)
+    return ModelGrid(array, affine, (spacing_k, spacing_r, spacing_c))
 
 
 def _unshear(volume: Volume, affine: Matrix) -> tuple[Array, Matrix]:

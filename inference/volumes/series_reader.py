@@ -23,7 +23,7 @@ def read_series(series: SeriesInput, limits: Limits | None = None) -> SeriesVolu
     any volume has a `skipped_reason`. Neither holds anything of the patient.
     """
     limits = limits or Limits()
-    found = headers.read_headers(series.files, limits)
+    found = headers.read_headers(sorted(series.files), limits)
     notes = [f"{n} files not used: {reason}" for reason, n in sorted(found.problems.items())]
     gray = [f for f in found.frames if f.samples == 1 and f.photometric in GRAYSCALE]
     if not gray:

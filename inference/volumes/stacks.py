@@ -74,7 +74,7 @@ def split(frames: Iterable[FrameHeader]) -> list[Stack]:
 def choose(stacks: Sequence[Stack], limits: Limits) -> Choice:
     """Pick the stacks worth reading: large ones, high b-values first, repetitions once."""
     if not stacks:
-        return Choice((), reason="no frame has a position, orientation and pixel spacing")
+        return Choice((), reason="no frame has a usable position, orientation and pixel spacing")
     large = [s for s in stacks if len(s.frames) >= limits.min_slices]
     if not large:
         most = max(len(s.frames) for s in stacks)
@@ -115,7 +115,7 @@ def _parallel_groups(frames: Iterable[FrameHeader]) -> list[list[FrameHeader]]:
     """Groups of equal size, pixel spacing, leading image type and orientation."""
     groups: list[tuple[Hashable, np.ndarray, list[FrameHeader]]] = []
     for frame in frames:
-        if frame.position is None or frame.orientation is None or frame.pixel_spacing is None:
+        if not _has_plane(frame) or frame.orientation is None or frame.pixel_spacing is None:
             continue
         spacing = tuple(round(v, 4) for v in frame.pixel_spacing)
         key = (frame.rows, frame.columns, spacing, frame.image_type[:3], frame.samples)
@@ -127,6 +127,14 @@ def _parallel_groups(frames: Iterable[FrameHeader]) -> list[list[FrameHeader]]:
         else:
             groups.append((key, directions, [frame]))
     return [members for _, _, members in groups]
+
+
+def _has_plane(frame: FrameHeader) -> bool:
+    """Whether a frame lies anywhere in space: parallel direction cosines span no plane."""
+    if frame.position is None or frame.orientation is None:
+        return False
+    normal = np.cross(frame.orientation[:3], frame.orientation[3:])
+    return bool(np.linalg.norm(normal) > SAME_DIRECTION)
 
 
 def _split_by(stack: Stack, keys: Sequence[tuple[str, Key]], *, keep: bool) -> list[Stack]:

@@ -84,10 +84,14 @@ class Volume:
 
 @dataclass(frozen=True)
 class ModelGrid:
-    """The same voxels on an orthogonal, evenly spaced grid: array [K, R, C] and its LPS affine."""
+    """The same voxels on an orthogonal, evenly spaced grid: array [K, R, C] and its LPS affine.
+
+    `spacing_mm` (k, r, c) is what the headers say, free of the affine's rounding.
+    """
 
     array: Array
     affine: Matrix
+    spacing_mm: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
