@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -20,7 +20,6 @@ from sqlalchemy.orm import Session
 from agent import ordering
 from agent.settings import Level, PrioritySettings
 from agent.worklist_entries import (
-    DeliverySummary,
     WorklistEntry,
     analysis_of,
     deliveries_of,
@@ -28,6 +27,7 @@ from agent.worklist_entries import (
     patient_of,
     study_of,
 )
+from db.models import Analysis, Study
 from db.queries import worklist as queries
 from db.queries.worklist import Candidate
 from db.states import ReadingState, StudyState
@@ -110,7 +110,7 @@ def entries(
     placed = _in_reading_order(queries.candidates(session, tuple(OPEN)), priority, now)
     levels = [p.effective_level for p in placed]
     dead = queries.dead_letters(session)
-    shown = _matching(session, _shown(session, placed, filters, priority, now), filters)
+    shown = _matching(session, _shown(session, placed, filters, priority), filters, dead)
     last = max(1, -(-len(shown) // page.size))
     number = min(max(1, page.number), last)
     part = shown[(number - 1) * page.size : number * page.size]
@@ -183,7 +183,6 @@ def _shown(
     placed: list[_Placed],
     filters: WorklistFilters,
     priority: PrioritySettings,
-    now: dt.datetime,
 ) -> list[_Placed]:
     shown = [p for p in placed if p.candidate.reading_state in filters.reading_states]
     if ReadingState.READ in filters.reading_states:
@@ -191,7 +190,9 @@ def _shown(
     return shown
 
 
-def _matching(session: Session, placed: list[_Placed], filters: WorklistFilters) -> list[_Placed]:
+def _matching(
+    session: Session, placed: list[_Placed], filters: WorklistFilters, dead: queries.DeadLetters
+) -> list[_Placed]:
     if filters.modality:
         placed = [p for p in placed if filters.modality in p.candidate.modalities.split("\\")]
     if filters.state:
@@ -199,22 +200,22 @@ def _matching(session: Session, placed: list[_Placed], filters: WorklistFilters)
     if filters.level:
         placed = [p for p in placed if filters.level in (p.level, p.effective_level)]
     if filters.text:
-        found = _analyses_finding(session, filters.text)
+        ids = [p.candidate.analysis_id for p in placed if p.candidate.analysis_id]
+        found = _analyses_finding(session, filters.text, ids)
         placed = [p for p in placed if p.candidate.analysis_id in found]
     if filters.dead_letters:
-        dead = set(queries.studies_with_dead_letters(session))
-        placed = [p for p in placed if p.candidate.study_id in dead]
+        placed = [p for p in placed if p.candidate.study_id in dead.study_ids]
     return placed
 
 
-def _analyses_finding(session: Session, text: str) -> set[str]:
-    """Analyses with a finding above threshold whose name contains `text`.
+def _analyses_finding(session: Session, text: str, ids: Sequence[str]) -> set[str]:
+    """Those of the analyses with a finding above threshold whose name contains `text`.
 
     The database narrows it down by the JSON text (in which every label occurs, present or not, and
     non-ASCII is escaped, hence no narrowing then); the JSON itself decides.
     """
     wanted = text.casefold()
-    rows = queries.findings_mentioning(session, text if text.isascii() else "")
+    rows = queries.findings_mentioning(session, text if text.isascii() else "", ids)
     return {
         ident
         for ident, said in rows.items()
@@ -228,41 +229,52 @@ def _analyses_finding(session: Session, text: str) -> set[str]:
 def _detailed(
     session: Session, placed: Sequence[_Placed], priority: PrioritySettings, now: dt.datetime
 ) -> tuple[WorklistEntry, ...]:
-    studies = queries.studies(session, [p.candidate.study_id for p in placed])
     analysis_ids = [p.candidate.analysis_id for p in placed if p.candidate.analysis_id]
-    analyses = queries.analyses(session, analysis_ids)
-    counts = queries.delivery_counts(session, analysis_ids)
-    rows = []
-    for p in placed:
-        study = studies[p.candidate.study_id]
-        analysis = analyses.get(study.id)
-        waiting = max(0.0, (now - p.candidate.waiting_since).total_seconds() / 60)
-        target = priority.target_minutes[p.level]
-        rows.append(
-            WorklistEntry(
-                rank=p.rank,
-                level=p.level,
-                effective_level=p.effective_level,
-                overdue=p.rank is not None and waiting > target,
-                prioritized=p.prioritized,
-                patient=patient_of(study),
-                study=study_of(study),
-                state=study.state,
-                state_reason=study.reason,
-                reading_state=study.reading_state,
-                waiting_since=p.candidate.waiting_since,
-                waiting_minutes=waiting,
-                target_minutes=target,
-                analysis=analysis_of(analysis, study) if analysis else None,
-                deliveries=deliveries_of(counts.get(study.id, {})),
-            )
-        )
-    return tuple(rows)
+    rows = _Rows(
+        studies=queries.studies(session, [p.candidate.study_id for p in placed]),
+        analyses=queries.analyses(session, analysis_ids),
+        deliveries=queries.delivery_counts(session, analysis_ids),
+    )
+    return tuple(
+        _entry(p, rows, priority, now)
+        for p in placed
+        if p.candidate.study_id in rows.studies  # retention may have removed it meanwhile
+    )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    studies: Mapping[int, Study]
+    analyses: Mapping[int, Analysis]
+    deliveries: Mapping[int, Mapping[str, int]]
+
+
+def _entry(p: _Placed, rows: _Rows, priority: PrioritySettings, now: dt.datetime) -> WorklistEntry:
+    study = rows.studies[p.candidate.study_id]
+    analysis = rows.analyses.get(study.id)
+    waiting = max(0.0, (now - p.candidate.waiting_since).total_seconds() / 60)
+    target = priority.target_minutes[p.level]
+    return WorklistEntry(
+        rank=p.rank,
+        level=p.level,
+        effective_level=p.effective_level,
+        overdue=p.rank is not None and waiting > target,
+        prioritized=p.prioritized,
+        patient=patient_of(study),
+        study=study_of(study),
+        state=study.state,
+        state_reason=study.reason,
+        reading_state=study.reading_state,
+        waiting_since=p.candidate.waiting_since,
+        waiting_minutes=waiting,
+        target_minutes=target,
+        analysis=analysis_of(analysis, study) if analysis else None,
+        deliveries=deliveries_of(rows.deliveries.get(study.id, {})),
+    )
 
 
 __all__ = [
     "OPEN",
-    "DeliverySummary",
     "PageRequest",
     "WorklistEntry",
     "WorklistFilters",

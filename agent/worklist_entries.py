@@ -11,6 +11,10 @@ from typing import Any
 from agent.settings import Level
 from db.models import Analysis, Study
 from db.states import OPEN_DELIVERIES, DeliveryState
+from inference.findings import Acuity
+
+ACUITIES = [acuity.value for acuity in Acuity]
+"""Urgent first."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class AnalysisLine:
 
     Attributes:
         current: False when images arrived since and a newer revision is on its way.
-        findings: those above threshold, most probable first.
+        findings: those above threshold, urgent first, then most probable.
     """
 
     id: str
@@ -97,6 +101,11 @@ class AnalysisLine:
     shadow: bool
     pack: PackLine
     findings: tuple[FindingLine, ...]
+
+    @property
+    def pictured(self) -> FindingLine | None:
+        """The first finding of which there is a picture."""
+        return next((line for line in self.findings if line.localized), None)
 
 
 @dataclass(frozen=True)
@@ -189,7 +198,7 @@ def analysis_of(row: Analysis, study: Study) -> AnalysisLine:
 
 
 def finding_lines(said: Mapping[str, Any]) -> tuple[FindingLine, ...]:
-    """Every label of a findings JSON, most probable first.
+    """Every label of a findings JSON: present before absent, urgent first, then most probable.
 
     Reads the JSON directly: a worklist of many studies must not unpack their saliency maps.
     """
@@ -205,7 +214,12 @@ def finding_lines(said: Mapping[str, Any]) -> tuple[FindingLine, ...]:
         )
         for f in said["findings"]
     )
-    return tuple(sorted(lines, key=lambda line: (not line.present, -line.probability)))
+    return tuple(sorted(lines, key=_weight))
+
+
+def _weight(line: FindingLine) -> tuple[bool, int, float]:
+    urgency = ACUITIES.index(line.acuity) if line.present else 0
+    return not line.present, urgency, -line.probability
 
 
 def deliveries_of(counts: Mapping[str, int]) -> DeliverySummary:

@@ -1,0 +1,1 @@
+"""What operators see of the agent: structured logs without patient data, and metrics."""

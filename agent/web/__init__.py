@@ -1,0 +1,1 @@
+"""The worklist page, the REST API, health and metrics: one FastAPI application."""

@@ -1,0 +1,81 @@
+"""The application factory: routes, templates, static files, guards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from agent.web import (
+    presentation,
+    routes_actions,
+    routes_health,
+    routes_study,
+    routes_worklist,
+)
+from agent.web.dependencies import WebDependencies
+from agent.web.pages import Pages
+from agent.web.security import SECURITY_HEADERS, Guard
+
+STATIC = Path(__file__).parent / "static"
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(deps: WebDependencies) -> FastAPI:
+    """Build the application; it holds no state of its own."""
+    # The interactive API pages of FastAPI load scripts from elsewhere, so they are off.
+    app = FastAPI(
+        title="worklist-agent",
+        version=deps.version,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+    )
+    pages = Pages(presentation.environment(), deps)
+    app.include_router(routes_worklist.router(deps, pages))
+    app.include_router(routes_study.router(deps, pages))
+    app.include_router(routes_actions.router(deps))
+    app.include_router(routes_health.router(deps))
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.add_middleware(Guard, bound_host=deps.web.host)
+    _add_error_handlers(app, pages)
+    return app
+
+
+def _add_error_handlers(app: FastAPI, pages: Pages) -> None:
+    @app.exception_handler(HTTPException)
+    def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - Starlette's type is wider
+        if _wants_json(request):
+            return JSONResponse({"detail": error.detail}, error.status_code)
+        html = pages.render("error.html", status=error.status_code, detail=error.detail)
+        return HTMLResponse(html, error.status_code)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
+        # The default answer repeats the input, which may be a patient's name in a search field.
+        problems = [
+            {"where": ".".join(str(part) for part in item["loc"]), "why": item["msg"]}
+            for item in error.errors()
+        ]
+        if _wants_json(request):
+            return JSONResponse({"detail": problems}, 422)
+        why = "; ".join(f"{p['where']}: {p['why']}" for p in problems)
+        return HTMLResponse(pages.render("error.html", status=422, detail=why), 422)
+
+    @app.exception_handler(Exception)
+    def broken(request: Request, error: Exception) -> Response:
+        log.error("web_request_failed", error_type=type(error).__name__)
+        # Starlette answers these outside of all middleware.
+        return JSONResponse({"detail": "internal error; see the log"}, 500, SECURITY_HEADERS)
+
+
+def _wants_json(request: Request) -> bool:
+    return request.url.path.startswith("/api/")

@@ -1,0 +1,44 @@
+"""Render templates with what every page shows."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+
+from agent.settings import Level
+from agent.web.dependencies import WebDependencies
+from db.states import ReadingState, StudyState
+
+STATIC = Path(__file__).parent / "static"
+
+
+class Pages:
+    """The templates and the values common to all of them."""
+
+    def __init__(self, environment: Environment, deps: WebDependencies) -> None:
+        self._environment = environment
+        environment.globals.update(
+            levels=list(Level),
+            states=list(StudyState),
+            reading_states=list(ReadingState),
+            demonstration=deps.demonstration,
+            packs=deps.packs,
+            refresh_s=deps.web.refresh_s,
+            app_version=deps.version,
+            asset=_assets(),
+        )
+
+    def render(self, name: str, **values: Any) -> str:
+        """The text of a template."""
+        return self._environment.get_template(name).render(**values)
+
+
+def _assets() -> dict[str, str]:
+    """Name -> URL with a digest, so that a new version never meets an old script."""
+    return {
+        path.name: f"/static/{path.name}?{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+        for path in sorted(STATIC.iterdir())
+    }

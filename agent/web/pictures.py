@@ -1,0 +1,133 @@
+"""The key slice of a finding with the model's attention painted over it, rendered once, kept."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from agent.errors import AgentError
+from db.queries import worklist as queries
+from inference.findings import Findings, Grounding
+from inference.study import SeriesInput
+
+if TYPE_CHECKING:
+    from inference.volumes import Volume
+
+log = structlog.get_logger(__name__)
+
+
+class PictureError(AgentError):
+    """There is no picture of this finding, or it cannot be rendered."""
+
+    permanent = True
+
+
+class Pictures:
+    """Renders overlays from spool and findings; the default of `WebDependencies.overlay`.
+
+    Attributes:
+        spool_dir: instance paths in the database are relative to it.
+        results_dir: pictures are kept in ``pictures/`` below it, named by analysis, not by patient.
+    """
+
+    def __init__(self, sessions: sessionmaker[Session], spool_dir: Path, results_dir: Path) -> None:
+        self._sessions = sessions
+        self._spool_dir = spool_dir
+        self._cache_dir = results_dir / "pictures"
+        # One at a time: a volume may take hundreds of MB, and a page asks for many pictures.
+        self._rendering = threading.Lock()
+
+    def overlay(self, study_id: int, label: str) -> bytes:
+        """PNG of the finding's key slice in the study's latest analysis.
+
+        Raises:
+            PictureError: no such finding, nothing to show of it, or its images are gone.
+        """
+        with queries.reading(self._sessions) as session:
+            analysis = queries.latest_analysis(session, study_id)
+        if analysis is None:
+            raise PictureError("the study has no analysis yet")
+        kept = self._cache_dir / f"{analysis.id}-{_digest(label)}.png"
+        if kept.is_file():
+            return kept.read_bytes()
+        grounding = _grounding(Findings.from_json(analysis.findings), label)
+        with self._rendering:
+            if not kept.is_file():
+                _write(kept, self._render(study_id, grounding))
+        return kept.read_bytes()
+
+    def _render(self, study_id: int, grounding: Grounding) -> bytes:
+        # numpy, scipy, SimpleITK: not before somebody asks for a picture
+        from inference.errors import InferenceError
+        from inference.volumes import read_series
+
+        series = self._series(study_id, grounding.series_uid)
+        try:
+            volumes = read_series(series).volumes
+        except (InferenceError, OSError) as error:
+            log.warning("picture_failed", error_type=type(error).__name__)
+            raise PictureError("the source series cannot be read any more") from error
+        for volume in volumes:
+            for k, frame in enumerate(volume.frames):
+                if (frame.sop_uid, frame.frame_number) == (
+                    grounding.key_sop_uid,
+                    grounding.key_frame,
+                ):
+                    return paint(volume, k, grounding)
+        raise PictureError("the key image is not among the received images of its series")
+
+    def _series(self, study_id: int, series_uid: str) -> SeriesInput:
+        with queries.reading(self._sessions) as session:
+            instances = queries.newest_instances(session, study_id, series_uid)
+            modality = queries.series_modality(session, study_id, series_uid)
+        if not instances:
+            raise PictureError(
+                "the source series is not in the spool; retention may have removed it"
+            )
+        return SeriesInput(
+            series_uid=series_uid,
+            modality=modality,
+            description="",
+            files=tuple(self._spool_dir / instance.path for instance in instances),
+        )
+
+
+def paint(volume: Volume, k: int, grounding: Grounding) -> bytes:
+    """Slice `k` of a volume with the grounding over it, as PNG."""
+    from inference.explain import overlay_png, resample_to_volume, window_for
+
+    pixels = volume.array[k]
+    (saliency,) = resample_to_volume(
+        grounding, volume.affine, (1, *pixels.shape), volume.positions_mm[k : k + 1]
+    )
+    return overlay_png(
+        pixels,
+        saliency,
+        window_for(volume.modality, pixels),
+        threshold=grounding.threshold,
+        pixel_spacing_mm=volume.spacing_mm[1:],
+    )
+
+
+def _grounding(said: Findings, label: str) -> Grounding:
+    finding = next((f for f in said.findings if f.label == label), None)
+    if finding is None or finding.grounding is None:
+        raise PictureError("the latest analysis does not localize such a finding")
+    return finding.grounding
+
+
+def _digest(label: str) -> str:
+    """File name part of a label, which may hold any character."""
+    return hashlib.sha256(label.encode()).hexdigest()[:16]
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)

@@ -1,0 +1,109 @@
+"""What a reader or operator can do: reading state, feedback, retries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import structlog
+from fastapi import APIRouter, Depends, HTTPException, Request
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from agent.errors import AgentError
+from agent.web import feedback
+from agent.web.dependencies import WebDependencies
+from agent.web.security import require_own_json
+from db.models import Study
+from db.queries.worklist import find_study
+from db.states import IllegalMoveError, ReadingState
+
+ANONYMOUS = "radiologist"
+
+log = structlog.get_logger(__name__)
+
+
+class ReadingStateChange(BaseModel):
+    """The new reading state."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: ReadingState
+
+
+class Feedback(BaseModel):
+    """What the reader says about the result."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: feedback.FeedbackKind
+    text: Annotated[str, Field(max_length=4000)] = ""
+
+
+def router(deps: WebDependencies) -> APIRouter:
+    """The POST routes; each needs the page's own origin and a JSON body (``{}`` if empty)."""
+    routes = APIRouter(prefix="/api", tags=["actions"], dependencies=[Depends(require_own_json)])
+
+    @routes.post("/studies/{reference}/reading-state")
+    def reading_state(
+        reference: str, change: ReadingStateChange, request: Request
+    ) -> dict[str, str]:
+        """Unread, reading or read; a read study leaves the open worklist."""
+        with _changing(deps, reference) as (session, study):
+            feedback.set_reading_state(
+                session, study, change.state, who=_who(request), now=deps.clock()
+            )
+            log.info("reading_state_set", study=study.key, reading_state=change.state.value)
+        return {"reading_state": change.state}
+
+    @routes.post("/studies/{reference}/feedback", status_code=201)
+    def give_feedback(reference: str, given: Feedback, request: Request) -> dict[str, str]:
+        """Acknowledge, agree or disagree; kept for prospective evaluation."""
+        with _changing(deps, reference) as (session, study):
+            feedback.record_feedback(
+                session, study, given.kind, given.text, who=_who(request), now=deps.clock()
+            )
+            log.info("feedback_given", study=study.key, kind=given.kind.value)
+        return {"kind": given.kind}
+
+    @routes.post("/studies/{reference}/retry", status_code=202)
+    def retry_study(reference: str, request: Request) -> dict[str, str]:
+        """Take a failed or skipped study up again."""
+        with deps.sessions() as session:
+            study = find_study(session, reference)
+        if study is None:
+            raise HTTPException(404, "no such study")
+        _retry(deps.retry_study, study.id, _who(request))
+        return {"retry": "accepted"}
+
+    @routes.post("/deliveries/{delivery_id}/retry", status_code=202)
+    def retry_delivery(delivery_id: int, request: Request) -> dict[str, str]:
+        """Send a dead letter again."""
+        _retry(deps.retry_delivery, delivery_id, _who(request))
+        return {"retry": "accepted"}
+
+    def _who(request: Request) -> str:
+        header = deps.web.user_header
+        return (request.headers.get(header, "") if header else "").strip() or ANONYMOUS
+
+    return routes
+
+
+@contextmanager
+def _changing(deps: WebDependencies, reference: str) -> Iterator[tuple[Session, Study]]:
+    """The study in a writing transaction, committed at the end."""
+    with deps.sessions.begin() as session:
+        study = find_study(session, reference)
+        if study is None:
+            raise HTTPException(404, "no such study; retention may have removed it")
+        yield session, study
+
+
+def _retry(retry: Callable[[int, str], None], ident: int, who: str) -> None:
+    try:
+        retry(ident, who)
+    except LookupError:
+        raise HTTPException(404, "there is nothing with this id") from None
+    except (AgentError, IllegalMoveError) as error:
+        raise HTTPException(409, str(error)) from None

@@ -1,0 +1,66 @@
+"""One study: its page, its JSON, and the pictures of its findings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, HTTPException
+from fastapi.encoders import jsonable_encoder
+from fastapi.responses import HTMLResponse, Response
+
+from agent.web.dependencies import WebDependencies
+from agent.web.pages import Pages
+from agent.web.pictures import PictureError
+from agent.web.routes_worklist import entry_json
+from agent.web.study_detail import StudyDetail, study_detail
+from db.queries.worklist import find_study, reading
+
+
+def router(deps: WebDependencies, pages: Pages) -> APIRouter:
+    """``/studies/…`` and ``/api/studies/…``; a study is addressed by its key or database id."""
+    routes = APIRouter(tags=["studies"])
+
+    def read(reference: str) -> StudyDetail:
+        with reading(deps.sessions) as session:
+            detail = study_detail(session, reference, deps.priority, deps.clock())
+        if detail is None:
+            raise HTTPException(404, "no such study; retention may have removed it")
+        return detail
+
+    @routes.get("/studies/{reference}", response_class=HTMLResponse, include_in_schema=False)
+    def page(reference: str) -> str:
+        return pages.render("study.html", study=read(reference), now=deps.clock())
+
+    @routes.get("/fragments/studies/{reference}", include_in_schema=False)
+    def fragment(reference: str) -> HTMLResponse:
+        html = pages.render("_study.html", study=read(reference), now=deps.clock())
+        return HTMLResponse(html)
+
+    @routes.get("/api/studies/{reference}")
+    def api(reference: str) -> dict[str, Any]:
+        """Timeline, series with skip reasons, analyses, results, deliveries, feedback."""
+        return detail_json(read(reference))
+
+    @routes.get(
+        "/studies/{reference}/findings/{label}.png",
+        responses={200: {"content": {"image/png": {}}}},
+        response_class=Response,
+    )
+    def picture(reference: str, label: str) -> Response:
+        """The key slice of a finding in the latest analysis, the model's attention over it."""
+        with reading(deps.sessions) as session:
+            study = find_study(session, reference)
+        if study is None:
+            raise HTTPException(404, "no such study; retention may have removed it")
+        try:
+            png = deps.overlay(study.id, label)
+        except PictureError as error:
+            raise HTTPException(404, str(error)) from None
+        return Response(png, media_type="image/png")
+
+    return routes
+
+
+def detail_json(detail: StudyDetail) -> dict[str, Any]:
+    """The wire form of a study."""
+    return {**jsonable_encoder(detail, exclude={"entry"}), **entry_json(detail.entry)}

@@ -1,0 +1,136 @@
+// Keeps the page current from its fragment; keeps focus, scroll position, pictures and selection.
+"use strict";
+(() => {
+  const live = document.getElementById("live");
+  if (!live) return;
+  const form = document.getElementById("filters");
+  const lost = document.getElementById("lost");
+  const announce = document.getElementById("announce");
+  const freshness = document.getElementById("freshness");
+  const freshnessText = document.getElementById("freshness-text");
+  const everyMs = Number(live.dataset.refreshS) * 1000;
+  let shown = null; // the fragment as it was last put in
+  let since = new Date();
+  let timer = 0;
+  let asked = 0; // number of the latest request; answers to earlier ones are dropped
+
+  const clock = (moment) => moment.toLocaleTimeString([], { hour12: false });
+
+  function urgentRows() {
+    return new Set([...live.querySelectorAll('tr[data-level="STAT"]')].map((row) => row.id));
+  }
+
+  function replace(html) {
+    const focused = live.contains(document.activeElement) ? document.activeElement.id : "";
+    const opened = new Set([...live.querySelectorAll("details[open]")].map((d) => d.id));
+    const pictures = new Map([...live.querySelectorAll("img")].map((i) => [i.getAttribute("src"), i]));
+    const before = urgentRows();
+    const fresh = document.createElement("template");
+    fresh.innerHTML = html;
+    // A picture that is shown already is moved, not loaded again.
+    for (const image of fresh.content.querySelectorAll("img")) {
+      const old = pictures.get(image.getAttribute("src"));
+      if (old && old.width === image.width) {
+        pictures.delete(image.getAttribute("src"));
+        image.replaceWith(old);
+      }
+    }
+    for (const id of opened) fresh.content.getElementById(id)?.setAttribute("open", "");
+    live.replaceChildren(fresh.content);
+    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+    if (shown !== null) tell(before);
+    shown = html;
+  }
+
+  function tell(before) {
+    const added = [...urgentRows()].filter((id) => !before.has(id));
+    for (const id of added) document.getElementById(id).classList.add("is-new");
+    if (added.length) {
+      announce.textContent = added.length === 1 ? "A STAT study was added" : `${added.length} STAT studies were added`;
+    }
+  }
+
+  function connected(ok, why) {
+    document.body.classList.toggle("is-stale", !ok);
+    freshness.classList.toggle("is-lost", !ok);
+    if (ok) {
+      since = new Date();
+      freshnessText.textContent = `Updated ${clock(since)}`;
+      lost.hidden = true;
+    } else {
+      freshnessText.textContent = "Connection lost";
+      const text = `Connection lost${why}. Shown is the list as of ${clock(since)}; trying again.`;
+      if (lost.textContent !== text) lost.textContent = text;
+      lost.hidden = false;
+    }
+  }
+
+  async function refresh() {
+    clearTimeout(timer);
+    const mine = ++asked;
+    try {
+      const answer = await fetch(live.dataset.fragment + location.search, {
+        signal: AbortSignal.timeout(Math.max(10000, everyMs)),
+      });
+      const html = await answer.text();
+      if (mine !== asked) return;
+      if (answer.ok) {
+        const selecting = !getSelection().isCollapsed && live.contains(getSelection().anchorNode);
+        if (html !== shown && !selecting) replace(html);
+        connected(true);
+      } else {
+        connected(false, ` (the server answered ${answer.status})`);
+      }
+    } catch {
+      if (mine !== asked) return;
+      connected(false, "");
+    }
+    if (mine === asked && !document.hidden) timer = setTimeout(refresh, everyMs);
+  }
+
+  function goTo(url) {
+    history.replaceState(null, "", url);
+    refresh();
+  }
+
+  async function post(button) {
+    button.disabled = true;
+    try {
+      const answer = await fetch(button.dataset.post, {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: button.dataset.body,
+      });
+      const said = await answer.json().catch(() => ({}));
+      if (answer.ok) announce.textContent = `${button.textContent}: recorded`;
+      else failed(typeof said.detail === "string" ? said.detail : `the server answered ${answer.status}`);
+    } catch {
+      failed("the server could not be reached");
+    }
+    button.disabled = false;
+    refresh();
+  }
+
+  function failed(why) {
+    lost.textContent = `Not recorded: ${why}`;
+    lost.hidden = false;
+    setTimeout(() => { lost.hidden = true; }, 8000);
+  }
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-post]");
+    if (button) post(button);
+  });
+  if (form) {
+    const filter = () => {
+      const values = [...new FormData(form)].filter(([name, value]) => value && !(name === "reading" && value === "open"));
+      goTo(values.length ? `/?${new URLSearchParams(values)}` : "/");
+    };
+    let typing = 0;
+    form.addEventListener("submit", (event) => { event.preventDefault(); filter(); });
+    form.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(filter, 250); });
+    document.documentElement.classList.add("has-script");
+  }
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+  timer = setTimeout(refresh, everyMs);
+})();

@@ -1,0 +1,200 @@
+"""Everything the study page and its JSON show of one study, as frozen values."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from agent import worklist
+from agent.settings import PrioritySettings
+from agent.worklist import WorklistEntry
+from agent.worklist_entries import FindingLine, finding_lines
+from db.models import Analysis, Study
+from db.queries import worklist as queries
+
+
+@dataclass(frozen=True)
+class SeriesDetail:
+    """A received series: used by the model, or the reason why not."""
+
+    series_uid: str
+    number: int | None
+    modality: str
+    description: str
+    instances: int
+    own_result: bool
+    used: bool
+    reason: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AnalysisDetail:
+    """One analysis with every label, present or absent."""
+
+    id: str
+    revision: int
+    status: str
+    status_reason: str
+    pack: str
+    pack_version: str
+    pack_digest: str
+    code_version: str
+    notice: str
+    device: str
+    seconds: float
+    priority: str
+    reason: str
+    shadow: bool
+    created_at: dt.datetime
+    findings: tuple[FindingLine, ...]
+
+
+@dataclass(frozen=True)
+class ResultDetail:
+    """One DICOM object that was made."""
+
+    kind: str
+    label: str
+    sop_uid: str
+    size_bytes: int
+    created_at: dt.datetime
+
+
+@dataclass(frozen=True)
+class DeliveryDetail:
+    """One row of the outbox."""
+
+    id: int
+    destination: str
+    kind: str
+    state: str
+    attempts: int
+    next_attempt_at: dt.datetime
+    last_error: str
+    delivered_at: dt.datetime | None
+
+
+@dataclass(frozen=True)
+class EventDetail:
+    """One line of the timeline."""
+
+    at: dt.datetime
+    who: str
+    kind: str
+    from_state: str
+    to_state: str
+    why: str
+
+
+@dataclass(frozen=True)
+class FeedbackDetail:
+    """What a reader said."""
+
+    at: dt.datetime
+    who: str
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class StudyDetail:
+    """The whole study page."""
+
+    entry: WorklistEntry
+    series: tuple[SeriesDetail, ...]
+    analyses: tuple[AnalysisDetail, ...]
+    results: tuple[ResultDetail, ...]
+    deliveries: tuple[DeliveryDetail, ...]
+    events: tuple[EventDetail, ...]
+    feedback: tuple[FeedbackDetail, ...]
+
+
+def study_detail(
+    session: Session, reference: str, priority: PrioritySettings, now: dt.datetime
+) -> StudyDetail | None:
+    """Read one study by key or id; None when there is none.
+
+    Analyses, results and deliveries come newest first, the timeline oldest first.
+    """
+    study = queries.find_study(session, reference)
+    entry = worklist.entry(session, priority, now, study.id) if study else None
+    if study is None or entry is None:
+        return None
+    record = queries.record_of(session, study.id)
+    return StudyDetail(
+        entry=entry,
+        series=_series(session, study, record.analyses),
+        analyses=tuple(_analysis(a) for a in reversed(record.analyses)),
+        results=tuple(
+            ResultDetail(r.kind, r.label, r.sop_uid, r.size_bytes, r.created_at)
+            for r in reversed(record.results)
+        ),
+        deliveries=tuple(
+            DeliveryDetail(
+                id=d.id,
+                destination=d.destination,
+                kind=d.kind,
+                state=d.state,
+                attempts=d.attempts,
+                next_attempt_at=d.next_attempt_at,
+                last_error=d.last_error,
+                delivered_at=d.delivered_at,
+            )
+            for d in reversed(record.deliveries)
+        ),
+        events=tuple(
+            EventDetail(e.at, e.who, e.kind, e.from_state, e.to_state, e.why) for e in record.events
+        ),
+        feedback=tuple(FeedbackDetail(f.at, f.who, f.kind, f.text) for f in record.feedback),
+    )
+
+
+def _series(
+    session: Session, study: Study, analyses: Sequence[Analysis]
+) -> tuple[SeriesDetail, ...]:
+    reports = json.loads(analyses[-1].findings)["series"] if analyses else []
+    by_uid = {report["series_uid"]: report for report in reports}
+    details = []
+    for row in queries.series_of(session, study.id):
+        report = by_uid.get(row.series.series_uid, {})
+        details.append(
+            SeriesDetail(
+                series_uid=row.series.series_uid,
+                number=row.series.number,
+                modality=row.series.modality,
+                description=row.series.description,
+                instances=row.instances,
+                own_result=row.series.own_result,
+                used=bool(report.get("used", False)),
+                reason=row.series.reason or report.get("reason", ""),
+                warnings=tuple(report.get("warnings", ())),
+            )
+        )
+    return tuple(details)
+
+
+def _analysis(row: Analysis) -> AnalysisDetail:
+    said = json.loads(row.findings)
+    return AnalysisDetail(
+        id=row.id,
+        revision=row.revision,
+        status=row.status,
+        status_reason=said["reason"],
+        pack=row.pack,
+        pack_version=row.pack_version,
+        pack_digest=row.pack_digest,
+        code_version=row.code_version,
+        notice=said["pack"]["notice"],
+        device=said["device"],
+        seconds=row.seconds,
+        priority=row.priority,
+        reason=row.priority_reason,
+        shadow=row.shadow,
+        created_at=row.created_at,
+        findings=finding_lines(said),
+    )

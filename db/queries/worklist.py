@@ -1,0 +1,220 @@
+"""What the reading worklist and the study page show; every function only reads."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from db.engine import reading as reading  # the page modules read through it
+from db.models import Analysis, Delivery, Event, Instance, ReadingFeedback, Result, Series, Study
+from db.states import DeliveryState, ReadingState
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What decides the place of one study, without its identity and findings."""
+
+    study_id: int
+    modalities: str
+    state: str
+    reading_state: str
+    priority: str
+    ordered_priority: str
+    waiting_since: dt.datetime
+    analysis_id: str | None
+    shadow: bool
+
+
+def candidates(session: Session, reading_states: Sequence[ReadingState]) -> list[Candidate]:
+    """All studies in these reading states, unordered, with their latest analysis."""
+    newest = _newest_analysis()
+    query = (
+        sa.select(
+            Study.id,
+            Study.modalities,
+            Study.state,
+            Study.reading_state,
+            Study.priority,
+            Study.ordered_priority,
+            Study.first_instance_at,
+            Analysis.id,
+            sa.func.coalesce(Analysis.shadow, sa.false()),
+        )
+        .outerjoin(newest, newest.c.study_id == Study.id)
+        .outerjoin(
+            Analysis,
+            sa.and_(Analysis.study_id == Study.id, Analysis.revision == newest.c.revision),
+        )
+        .where(Study.reading_state.in_(reading_states))
+    )
+    return [Candidate(*row) for row in session.execute(query)]
+
+
+def studies(session: Session, ids: Sequence[int]) -> dict[int, Study]:
+    """The studies with these ids."""
+    rows = session.scalars(sa.select(Study).where(Study.id.in_(ids)))
+    return {row.id: row for row in rows}
+
+
+def analyses(session: Session, ids: Sequence[str]) -> dict[int, Analysis]:
+    """The analyses with these ids, by study."""
+    rows = session.scalars(sa.select(Analysis).where(Analysis.id.in_(ids)))
+    return {row.study_id: row for row in rows}
+
+
+def latest_analysis(session: Session, study_id: int) -> Analysis | None:
+    """The analysis of the highest revision of a study."""
+    query = sa.select(Analysis).where(Analysis.study_id == study_id)
+    return session.scalars(query.order_by(Analysis.revision.desc()).limit(1)).first()
+
+
+def findings_mentioning(session: Session, text: str, analysis_ids: Sequence[str]) -> dict[str, str]:
+    """Analysis id -> findings JSON, where the JSON mentions `text` anywhere."""
+    query = sa.select(Analysis.id, Analysis.findings).where(
+        Analysis.id.in_(analysis_ids), Analysis.findings.icontains(text, autoescape=True)
+    )
+    return {row.id: row.findings for row in session.execute(query)}
+
+
+def delivery_counts(
+    session: Session, analysis_ids: Sequence[str]
+) -> Mapping[int, Mapping[str, int]]:
+    """Study id -> delivery state -> number of deliveries of these analyses."""
+    query = (
+        sa.select(Delivery.study_id, Delivery.state, sa.func.count())
+        .where(Delivery.analysis_id.in_(analysis_ids))
+        .group_by(Delivery.study_id, Delivery.state)
+    )
+    counts: dict[int, dict[str, int]] = defaultdict(dict)
+    for study_id, state, number in session.execute(query):
+        counts[study_id][state] = number
+    return counts
+
+
+@dataclass(frozen=True)
+class DeadLetters:
+    """Deliveries that were given up: how many, whose, where to."""
+
+    number: int = 0
+    destinations: tuple[str, ...] = ()
+    study_ids: frozenset[int] = frozenset()
+
+
+def dead_letters(session: Session) -> DeadLetters:
+    """Every delivery in state `dead`."""
+    query = sa.select(Delivery.destination, Delivery.study_id).where(
+        Delivery.state == DeliveryState.DEAD
+    )
+    rows = session.execute(query.order_by(Delivery.id)).all()
+    return DeadLetters(
+        number=len(rows),
+        destinations=tuple(dict.fromkeys(row.destination for row in rows)),
+        study_ids=frozenset(row.study_id for row in rows),
+    )
+
+
+def studies_by_state(session: Session) -> dict[str, int]:
+    """Number of studies in each state that occurs."""
+    query = sa.select(Study.state, sa.func.count()).group_by(Study.state)
+    return {row[0]: row[1] for row in session.execute(query)}
+
+
+def deliveries_by_destination(session: Session) -> dict[tuple[str, str], int]:
+    """(destination, state) -> number of deliveries."""
+    query = sa.select(Delivery.destination, Delivery.state, sa.func.count()).group_by(
+        Delivery.destination, Delivery.state
+    )
+    return {(name, state): number for name, state, number in session.execute(query)}
+
+
+def find_study(session: Session, reference: str) -> Study | None:
+    """A study by its key, or by its database id."""
+    study = session.scalars(sa.select(Study).where(Study.key == reference)).first()
+    if study is None and reference.isdecimal() and len(reference) <= 9:
+        study = session.get(Study, int(reference))
+    return study
+
+
+@dataclass(frozen=True)
+class SeriesRow:
+    """A series and how many instances of it are there."""
+
+    series: Series
+    instances: int
+
+
+def series_of(session: Session, study_id: int) -> list[SeriesRow]:
+    """The received series, in the order of their numbers."""
+    count = sa.func.count(sa.distinct(Instance.sop_uid))
+    query = (
+        sa.select(Series, count)
+        .outerjoin(Instance, Instance.series_id == Series.id)
+        .where(Series.study_id == study_id)
+        .group_by(Series.id)
+        .order_by(Series.number, Series.id)
+    )
+    return [SeriesRow(series, number) for series, number in session.execute(query)]
+
+
+def newest_instances(session: Session, study_id: int, series_uid: str) -> list[Instance]:
+    """The instances of one series, of each SOP Instance UID the last version received."""
+    query = (
+        sa.select(Instance)
+        .join(Series, Series.id == Instance.series_id)
+        .where(Series.study_id == study_id, Series.series_uid == series_uid)
+        .order_by(Instance.version)
+    )
+    return list({row.sop_uid: row for row in session.scalars(query)}.values())
+
+
+def series_modality(session: Session, study_id: int, series_uid: str) -> str:
+    """Modality of a received series; empty when there is none."""
+    query = sa.select(Series.modality).where(
+        Series.study_id == study_id, Series.series_uid == series_uid
+    )
+    return session.scalars(query).first() or ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything that happened to one study, oldest first."""
+
+    events: tuple[Event, ...]
+    analyses: tuple[Analysis, ...]
+    results: tuple[Result, ...]
+    deliveries: tuple[Delivery, ...]
+    feedback: tuple[ReadingFeedback, ...]
+
+
+def record_of(session: Session, study_id: int) -> Record:
+    """The rows that belong to one study."""
+
+    def of(query: sa.Select[Row], owner: sa.ColumnElement[bool]) -> tuple[Row, ...]:
+        return tuple(session.scalars(query.where(owner)))
+
+    return Record(
+        events=of(sa.select(Event).order_by(Event.at, Event.id), Event.study_id == study_id),
+        analyses=of(sa.select(Analysis).order_by(Analysis.revision), Analysis.study_id == study_id),
+        results=of(sa.select(Result).order_by(Result.id), Result.study_id == study_id),
+        deliveries=of(sa.select(Delivery).order_by(Delivery.id), Delivery.study_id == study_id),
+        feedback=of(
+            sa.select(ReadingFeedback).order_by(ReadingFeedback.id),
+            ReadingFeedback.study_id == study_id,
+        ),
+    )
+
+
+def _newest_analysis() -> sa.Subquery:
+    return (
+        sa.select(Analysis.study_id, sa.func.max(Analysis.revision).label("revision"))
+        .group_by(Analysis.study_id)
+        .subquery()
+    )
