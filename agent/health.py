@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from agent.observability.metrics import free_bytes
+from db.engine import reading
 from db.queries import worklist as queries
 
 MB = 1_000_000
@@ -91,7 +92,7 @@ def gather(
     """Look at database, disk and worker."""
     error, dead = "", queries.DeadLetters()
     try:
-        with queries.reading(sessions) as session:
+        with reading(sessions) as session:
             session.execute(sa.text("SELECT 1"))
             dead = queries.dead_letters(session)
     except SQLAlchemyError as caught:

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from db.engine import reading
 from db.queries import worklist as queries
 from db.states import DeliveryState, StudyState
 
@@ -125,7 +126,7 @@ class RecordCollector(Collector):
         yield from (family for family in families.values() if family.samples)
 
     def _read_database(self, families: dict[str, GaugeMetricFamily]) -> None:
-        with queries.reading(self._sessions) as session:
+        with reading(self._sessions) as session:
             states = queries.studies_by_state(session)
             deliveries = queries.deliveries_by_destination(session)
         for state in StudyState:

@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from agent.errors import AgentError
+from db.engine import reading
 from db.queries import worklist as queries
 from inference.findings import Findings, Grounding
 from inference.study import SeriesInput
@@ -48,7 +49,7 @@ class Pictures:
         Raises:
             PictureError: no such finding, nothing to show of it, or its images are gone.
         """
-        with queries.reading(self._sessions) as session:
+        with reading(self._sessions) as session:
             analysis = queries.latest_analysis(session, study_id)
         if analysis is None:
             raise PictureError("the study has no analysis yet")
@@ -82,7 +83,7 @@ class Pictures:
         raise PictureError("the key image is not among the received images of its series")
 
     def _series(self, study_id: int, series_uid: str) -> SeriesInput:
-        with queries.reading(self._sessions) as session:
+        with reading(self._sessions) as session:
             instances = queries.newest_instances(session, study_id, series_uid)
             modality = queries.series_modality(session, study_id, series_uid)
         if not instances:

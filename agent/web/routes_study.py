@@ -13,7 +13,8 @@ from agent.web.pages import Pages
 from agent.web.pictures import PictureError
 from agent.web.routes_worklist import entry_json
 from agent.web.study_detail import StudyDetail, study_detail
-from db.queries.worklist import find_study, reading
+from db.engine import reading
+from db.queries.worklist import find_study
 
 
 def router(deps: WebDependencies, pages: Pages) -> APIRouter:

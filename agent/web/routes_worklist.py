@@ -15,7 +15,7 @@ from agent.settings import Level
 from agent.web.dependencies import WebDependencies
 from agent.web.pages import Pages
 from agent.worklist import PageRequest, WorklistEntry, WorklistFilters, WorklistPage
-from db.queries.worklist import reading
+from db.engine import reading
 from db.states import ReadingState, StudyState
 
 

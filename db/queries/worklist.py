@@ -11,7 +11,6 @@ from typing import TypeVar
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db.engine import reading as reading  # the page modules read through it
 from db.models import Analysis, Delivery, Event, Instance, ReadingFeedback, Result, Series, Study
 from db.states import DeliveryState, ReadingState
 
