@@ -1,0 +1,130 @@
+"""The training loop: both modalities together, on two CPU threads, seeded."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import structlog
+import torch
+from torch import Tensor
+
+from training.demo_pack import batches
+from training.demo_pack.batches import Batch, make_batch
+from training.demo_pack.cache import CachedStudy
+from training.demo_pack.network import MODALITIES, DemoModel, boundaries, build_model
+from training.demo_pack.objective import Loss, objective
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Length and step sizes of the training.
+
+    Attributes:
+        steps: optimizer steps; each sees `studies` studies of each modality.
+        average: decay of the running average of the weights, which is what is kept.
+    """
+
+    steps: int
+    studies: int = 4
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.05
+    warm_up: int = 40
+    clip: float = 1.0
+    average: float = 0.99
+
+
+def train(
+    studies: Sequence[CachedStudy], schedule: Schedule, seed: int, threads: int = 2
+) -> DemoModel:
+    """Train a fresh model on cached studies and return the average of its weights.
+
+    The same studies, schedule, seed and number of threads give the same model on the same machine.
+    """
+    torch.set_num_threads(threads)
+    model = build_model(seed)
+    average = copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
+    )
+    rng = np.random.default_rng(seed)
+    streams = {m: _shuffled([s for s in studies if s.modality == m], rng) for m in MODALITIES}
+    started = time.monotonic()
+    for step in range(schedule.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.learning_rate * _rate(step, schedule)
+        drawn = [
+            make_batch([next(streams[m]) for _ in range(schedule.studies)], batches.TRAINING, rng)
+            for m in MODALITIES
+        ]
+        losses = [objective_of(model, batch) for batch in drawn]
+        optimizer.zero_grad()
+        total = torch.stack([loss.total for loss in losses]).sum()
+        total.backward()  # type: ignore[no-untyped-call]  # as torch ships it
+        torch.nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+        optimizer.step()
+        _follow(average, model, min(schedule.average, step / (step + 10)))
+        _report(step, schedule, losses, time.monotonic() - started)
+    return average
+
+
+def objective_of(model: DemoModel, batch: Batch) -> Loss:
+    """Forward pass and loss of one batch."""
+    embeddings = model.encoder(batch.tokens, batch.coords, boundaries(batch.series_lengths))
+    output = model.heads[batch.modality](embeddings, boundaries(batch.study_lengths))
+    return objective(output, batch)
+
+
+@torch.inference_mode()
+def predict(model: DemoModel, studies: Sequence[CachedStudy]) -> Tensor:
+    """Probabilities [B, C] of studies of one modality."""
+    rows = []
+    for study in studies:
+        batch = make_batch([study])
+        embeddings = model.encoder(batch.tokens, batch.coords, boundaries(batch.series_lengths))
+        output = model.heads[batch.modality](embeddings, boundaries(batch.study_lengths))
+        rows.append(output.probabilities[0])
+    return torch.stack(rows)
+
+
+def _shuffled(studies: Sequence[CachedStudy], rng: np.random.Generator) -> Iterator[CachedStudy]:
+    """Endless epochs, each in a new order."""
+    while True:
+        for index in rng.permutation(len(studies)):
+            yield studies[index]
+
+
+def _rate(step: int, schedule: Schedule) -> float:
+    """Linear warm-up, then half a cosine to a hundredth."""
+    if step < schedule.warm_up:
+        return (step + 1) / schedule.warm_up
+    progress = (step - schedule.warm_up) / max(1, schedule.steps - schedule.warm_up)
+    return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+@torch.no_grad()
+def _follow(average: DemoModel, model: DemoModel, decay: float) -> None:
+    for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
+        slow.lerp_(fast, 1.0 - decay)
+
+
+def _report(step: int, schedule: Schedule, losses: list[Loss], spent_s: float) -> None:
+    if (step + 1) % 25 and step + 1 != schedule.steps:
+        return
+    log.info(
+        "training_step",
+        step=step + 1,
+        of=schedule.steps,
+        eta_s=round(spent_s / (step + 1) * (schedule.steps - step - 1)),
+        **{
+            f"{modality.lower()}_{part}": round(float(getattr(loss, part).detach()), 4)
+            for modality, loss in zip(MODALITIES, losses, strict=True)
+            for part in ("study", "token", "attention")
+        },
+    )
