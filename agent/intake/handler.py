@@ -17,6 +17,7 @@ from agent.intake import translate
 from agent.intake.group_commit import GroupCommit
 from agent.intake.spool import Refused, Spool
 from db.queries import intake
+from db.queries.intake_usual import Recorder
 from dicom_nodes import headers, identifiers, presentation, statuses
 from dicom_nodes.headers import Header
 from dicom_nodes.received import Peer, ReceivedInstance, StoreRequest
@@ -59,7 +60,7 @@ class IntakeHandler:
             observe: told the status and size of every instance, for metrics.
         """
         self._spool = spool
-        self._engine = engine
+        self._recorder = Recorder(engine)
         self._is_own = is_own
         self._observe = observe
         self._commit: GroupCommit[intake.Received, intake.Outcome] = GroupCommit(self._record)
@@ -141,8 +142,7 @@ class IntakeHandler:
 
     def _record(self, batch: Sequence[intake.Received]) -> Sequence[intake.Outcome]:
         self._spool.sync(item.path for item in batch)
-        with self._engine.begin() as connection:
-            return intake.record(connection, batch)
+        return self._recorder.record(batch)
 
     def _refuse(self, instance: ReceivedInstance, status: int, reason: str) -> int:
         request = instance.request

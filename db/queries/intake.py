@@ -7,7 +7,7 @@ import enum
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -191,7 +191,7 @@ def _ensure_study(connection: sa.Connection, item: Received) -> None:
     """Make the study's row and its first Event, unless somebody else did."""
     state = StudyState.SKIPPED if item.own_result else StudyState.RECEIVING
     values = {
-        **asdict(item.study),
+        **vars(item.study),
         "study_uid": item.study_uid,
         "key": uuid.uuid4().hex,
         "calling_ae": item.calling_ae,
@@ -212,7 +212,7 @@ def _ensure_study(connection: sa.Connection, item: Received) -> None:
 def _make_series(connection: sa.Connection, item: Received) -> None:
     study_id = connection.scalar(sa.select(_study.c.id).filter_by(study_uid=item.study_uid))
     values = {
-        **asdict(item.series),
+        **vars(item.series),
         "study_id": study_id,
         "series_uid": item.series_uid,
         "own_result": item.own_result,
@@ -241,24 +241,39 @@ def _touch_study(
     """Bump counts and times, take the latest identity, and tell of late instances."""
     latest = items[-1][0]
     new = sum(outcome is Outcome.NEW for _, outcome in items)
-    row = connection.execute(
-        _UPDATE_STUDY,
-        {
-            "b_study_uid": study_uid,
-            "b_new": new,
-            "b_at": latest.received_at,
-            "b_calling_ae": latest.calling_ae,
-            **{f"b_{name}": value for name, value in asdict(latest.study).items()},
-        },
-    ).one()
-    first_late = row.instance_count - new <= row.assembled_count
-    if new and row.state != StudyState.RECEIVING and first_late and row.revision:
-        why = "instances arrived after the study was assembled"
-        _add_event(connection, row.id, latest.received_at, "late_instances", why=why)
+    row = connection.execute(UPDATE_STUDY, study_parameters(latest, new)).one()
+    tell_if_late(connection, row, new, latest.received_at)
     for item, outcome in items:
         if outcome is Outcome.VERSION:
             why = "an instance came again with other bytes; both are kept"
             _add_event(connection, row.id, item.received_at, "instance_version", why=why)
+
+
+def study_parameters(latest: Received, new: int) -> dict[str, Any]:
+    """Return the parameters of `UPDATE_STUDY` for `new` instances, the latest of which is given."""
+    return {
+        "b_study_uid": latest.study_uid,
+        "b_new": new,
+        "b_at": latest.received_at,
+        "b_calling_ae": latest.calling_ae,
+        **{f"b_{name}": value for name, value in vars(latest.study).items()},
+    }
+
+
+def tell_if_late(connection: sa.Connection, row: Any, new: int, at: dt.datetime) -> None:
+    """Write an Event for the first instances that come after the study was assembled.
+
+    Args:
+        connection: with the transaction of the change.
+        row: what `UPDATE_STUDY` returned.
+        new: instances it counted.
+        at: when the latest was received.
+    """
+    if not new or row.state == StudyState.RECEIVING or not row.revision:
+        return
+    if row.instance_count - new <= row.assembled_count:
+        why = "instances arrived after the study was assembled"
+        _add_event(connection, row.id, at, "late_instances", why=why)
 
 
 def _add_event(
@@ -324,7 +339,7 @@ def _study_update() -> sa.UpdateBase:
 
 _INSERT_INSTANCES = sa.insert(_instance)
 _INSERT_EVENT = sa.insert(_event)
-_UPDATE_STUDY = _study_update()
+UPDATE_STUDY = _study_update()
 _SELECT_VERSIONS = sa.select(_instance.c.sop_uid, _instance.c.version, _instance.c.path).where(
     _instance.c.sop_uid.in_(sa.bindparam("sop_uids", expanding=True))
 )
