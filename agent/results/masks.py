@@ -8,36 +8,42 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from agent.results.material import SourceStack
+from agent.results.planes import Grid
 from inference.explain import resample_to_volume
 from inference.findings import Grounding
 
 Mask = npt.NDArray[np.uint8]
 
 
-def masked_frames(grounding: Grounding, stack: SourceStack) -> list[tuple[int, Mask]]:
+def masked_frames(grounding: Grounding, grid: Grid) -> list[tuple[int, Mask]]:
     """(frame index, mask [R, C] of 0 and 1) of every frame that holds a masked pixel.
 
     Only frames near salient tokens are resampled and only covered frames are kept, so memory and
     time follow the finding's size and not the study's.
     """
     level = max(grounding.threshold, float(np.finfo(np.float32).tiny))
-    found = list(_frames_at(salient_part(grounding, level), stack, level))
+    found = list(_frames_at(salient_part(grounding, level), grid, level))
     if found:
         return found
     # No pixel center met the peak of the token grid: take the threshold relative to what was met.
-    peak = max((float(s.max()) for _, s in saliency_frames(grounding, stack)), default=0.0)
-    return list(_frames_at(grounding, stack, grounding.threshold * peak)) if peak > 0 else []
+    peak = max((float(s.max()) for _, s in saliency_frames(grounding, grid)), default=0.0)
+    return list(_frames_at(grounding, grid, grounding.threshold * peak)) if peak > 0 else []
 
 
 def saliency_frames(
-    grounding: Grounding, stack: SourceStack
+    grounding: Grounding, grid: Grid
 ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
     """(frame index, saliency [R, C]) of every frame that the token grid reaches."""
-    shape = (1, stack.frames[0].rows, stack.frames[0].columns)
-    for k in _reached(grounding, stack, shape):
-        positions = stack.geometry.positions_mm[k : k + 1]
-        yield k, resample_to_volume(grounding, stack.geometry.affine, shape, positions)[0]
+    for k in _reached(grounding, grid):
+        yield int(k), saliency_of(grounding, grid, int(k))
+
+
+def saliency_of(grounding: Grounding, grid: Grid, k: int) -> npt.NDArray[np.float32]:
+    """Saliency [R, C] on frame k; 0 where the token grid does not reach."""
+    positions = grid.positions_mm[k : k + 1]
+    shape = (1, grid.rows, grid.columns)
+    plane: npt.NDArray[np.float32] = resample_to_volume(grounding, grid.affine, shape, positions)[0]
+    return plane
 
 
 def salient_part(grounding: Grounding, level: float) -> Grounding:
@@ -58,23 +64,19 @@ def salient_part(grounding: Grounding, level: float) -> Grounding:
     )
 
 
-def _frames_at(
-    grounding: Grounding, stack: SourceStack, level: float
-) -> Iterator[tuple[int, Mask]]:
-    for k, saliency in saliency_frames(grounding, stack):
+def _frames_at(grounding: Grounding, grid: Grid, level: float) -> Iterator[tuple[int, Mask]]:
+    for k, saliency in saliency_frames(grounding, grid):
         mask = saliency >= level
         if mask.any():
             yield k, mask.astype(np.uint8)
 
 
-def _reached(
-    grounding: Grounding, stack: SourceStack, shape: tuple[int, int, int]
-) -> npt.NDArray[np.intp]:
+def _reached(grounding: Grounding, grid: Grid) -> npt.NDArray[np.intp]:
     """Indices of frames whose corners do not all lie beyond the same side of the token grid."""
     to_grid = np.linalg.inv(grounding.grid_to_patient)
-    axes = stack.geometry.affine[:3, 1:3]
-    ends = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * (np.array(shape[1:]) - 1)
-    corners = stack.geometry.positions_mm[:, None, :] + (ends @ axes.T)[None]
+    axes = grid.affine[:3, 1:3]
+    ends = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * (np.array([grid.rows, grid.columns]) - 1)
+    corners = grid.positions_mm[:, None, :] + (ends @ axes.T)[None]
     tokens = corners @ to_grid[:3, :3].T + to_grid[:3, 3]
     last = np.array(grounding.saliency.shape) - 0.5
     apart = (tokens.max(axis=1) < -0.5 - 1e-6) | (tokens.min(axis=1) > last + 1e-6)

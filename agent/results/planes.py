@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,16 @@ LOSSY = (
 Matrix = npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Pixels on the planes of a stack: affine (k, r, c, 1) -> LPS mm, [K, 3] plane positions."""
+
+    affine: Matrix
+    positions_mm: Matrix
+    rows: int
+    columns: int
+
+
 def stand_ins(
     template: Dataset, stack: SourceStack, indices: Iterable[int], coarseness: int = 1
 ) -> list[Dataset]:
@@ -40,14 +51,13 @@ def stand_ins(
         indices: of the wanted frames, in the stack's order.
         coarseness: 1 for the source's own matrix.
     """
-    affine, positions = coarse_grid(stack, coarseness)
-    common = _common_geometry(template, stack, affine)
-    common.Rows, common.Columns = coarse_shape(stack, coarseness)
+    plane_grid = grid(stack, coarseness)
+    common = _common_geometry(template, stack, plane_grid)
     images = []
     for k in indices:
         ds = copy.deepcopy(common)
         ds.SOPInstanceUID = f"2.25.{k + 1}"
-        ds.ImagePositionPatient = _decimals(positions[k])
+        ds.ImagePositionPatient = _decimals(plane_grid.positions_mm[k])
         images.append(ds)
     return images
 
@@ -62,22 +72,22 @@ def key_image(template: Dataset, stack: SourceStack) -> Dataset:
     return ds
 
 
-def coarse_shape(stack: SourceStack, coarseness: int) -> tuple[int, int]:
-    """Rows and columns that cover a source frame with larger pixels."""
-    frame = stack.frames[0]
-    return -(-frame.rows // coarseness), -(-frame.columns // coarseness)
-
-
-def coarse_grid(stack: SourceStack, coarseness: int) -> tuple[Matrix, Matrix]:
-    """Affine (k, r, c) -> LPS and frame positions when pixels are `coarseness` times as wide.
+def grid(stack: SourceStack, coarseness: int = 1) -> Grid:
+    """The pixel grid of the stack's planes, with pixels `coarseness` source pixels wide.
 
     The first large pixel's center lies between the centers of the source pixels it covers.
     """
-    affine = stack.geometry.affine.copy()
+    shape, frame = stack.geometry, stack.frames[0]
+    affine = shape.affine.copy()
     offset = (coarseness - 1) / 2 * (affine[:3, 1] + affine[:3, 2])
     affine[:3, 1:3] *= coarseness
     affine[:3, 3] += offset
-    return affine, stack.geometry.positions_mm + offset
+    return Grid(
+        affine=affine,
+        positions_mm=shape.positions_mm + offset,
+        rows=-(-frame.rows // coarseness),
+        columns=-(-frame.columns // coarseness),
+    )
 
 
 def point_at_source(dataset: Dataset, stack: SourceStack) -> None:
@@ -113,7 +123,7 @@ def usable(stack: SourceStack | None, max_frames: int) -> str:
     return ""
 
 
-def _common_geometry(template: Dataset, stack: SourceStack, affine: Matrix) -> Dataset:
+def _common_geometry(template: Dataset, stack: SourceStack, plane_grid: Grid) -> Dataset:
     modality, slice_spacing = stack.frames[0].modality, stack.geometry.spacing_mm[0]
     ds = identity.neutral(template)
     ds.SOPClassUID = CTImageStorage if modality == "CT" else MRImageStorage
@@ -121,6 +131,8 @@ def _common_geometry(template: Dataset, stack: SourceStack, affine: Matrix) -> D
     ds.Modality = modality
     ds.FrameOfReferenceUID = stack.frame_of_reference_uid
     ds.PositionReferenceIndicator = template.get("PositionReferenceIndicator") or ""
+    ds.Rows, ds.Columns = plane_grid.rows, plane_grid.columns
+    affine = plane_grid.affine
     spacing_r, spacing_c = (float(np.linalg.norm(affine[:3, axis])) for axis in (1, 2))
     ds.ImageOrientationPatient = _decimals([*affine[:3, 2] / spacing_c, *affine[:3, 1] / spacing_r])
     ds.PixelSpacing = _decimals([spacing_r, spacing_c])

@@ -45,7 +45,7 @@ def compose(
         if stack is None or reason:
             log.warning("seg_not_made", analysis=context.analysis_id, reason=reason)
             continue
-        frames = masks.masked_frames(finding.grounding, stack)
+        frames = masks.masked_frames(finding.grounding, planes.grid(stack))
         if not frames:
             log.warning("seg_not_made", analysis=context.analysis_id, reason="empty mask")
             continue
