@@ -1,0 +1,41 @@
+"""Channels: how a kind of destination is spoken to. A new one: copy `dicom.py`, register it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Protocol
+
+from dicom_nodes.answers import HeldStudy
+
+
+class Channel(Protocol):
+    """What every kind of destination can do; all of it may be repeated without harm."""
+
+    def send(self, path: Path) -> None:
+        """Return when the destination holds the instance in this file.
+
+        Raises:
+            NodeError: it does not; `permanent` says whether asking again can help.
+        """
+
+    def held_study(self, study_uid: str) -> HeldStudy | None:
+        """Under whose identity the destination holds the study; None = it does not hold it.
+
+        Raises:
+            NodeError: it could not be asked.
+        """
+
+    def count_instances(self, study_uid: str, exclude_series: Collection[str] = ()) -> int | None:
+        """How many instances of the study it holds, the given series not counted; None = unknown.
+
+        Raises:
+            NodeError: it could not be asked.
+        """
+
+    def check(self) -> None:
+        """Return when the destination answers us.
+
+        Raises:
+            NodeError: it does not; the message says what to mend.
+        """
