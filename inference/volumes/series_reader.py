@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import structlog
 
 from inference.errors import VolumeError
 from inference.study import SeriesInput
-from inference.volumes import geometry, headers, pixels, stacks
+from inference.volumes import eligibility, geometry, headers, pixels, stacks
 from inference.volumes.volume import FrameRef, Limits, SeriesVolumes, Volume
 
 log = structlog.get_logger(__name__)
@@ -15,8 +17,15 @@ log = structlog.get_logger(__name__)
 GRAYSCALE = frozenset({"MONOCHROME1", "MONOCHROME2"})
 
 
-def read_series(series: SeriesInput, limits: Limits | None = None) -> SeriesVolumes:
+def read_series(
+    series: SeriesInput, limits: Limits | None = None, modality: str | None = None
+) -> SeriesVolumes:
     """Turn a series' files into geometry-true volumes.
+
+    Args:
+        series: the files.
+        limits: guards; the defaults fit head studies.
+        modality: what the model reads (CT or MR); a series of the other one is not eligible.
 
     Headers are read first and decide what is decoded, so memory is bounded by the volumes given
     back. Never raises for bad input: what was left out stands in `warnings`, and a series without
@@ -26,16 +35,33 @@ def read_series(series: SeriesInput, limits: Limits | None = None) -> SeriesVolu
     found = headers.read_headers(sorted(series.files), limits)
     notes = [f"{n} files not used: {reason}" for reason, n in sorted(found.problems.items())]
     gray = [f for f in found.frames if f.samples == 1 and f.photometric in GRAYSCALE]
-    if not gray:
-        reason = "color image" if found.frames else (notes[0] if notes else "no files")
-        return SeriesVolumes((), tuple(notes), reason, complete=False)
+    if not found.frames:
+        return SeriesVolumes((), tuple(notes), notes[0] if notes else "no files", complete=False)
+    verdict = eligibility.judge(summarize(found.frames, series.description), modality)
+    if not verdict.eligible:
+        return SeriesVolumes((), tuple(notes), verdict.reason, eligible=False)
     if len(gray) < len(found.frames):
         notes.append(f"{len(found.frames) - len(gray)} color frames not used")
     choice = stacks.choose(stacks.split(gray), limits)
     notes.extend(choice.warnings)
     if not choice.stacks:
-        return SeriesVolumes((), tuple(notes), choice.reason, complete=False)
+        return SeriesVolumes(
+            (), tuple(notes), choice.reason, complete=False, eligible=choice.eligible
+        )
     return _read_stacks(choice.stacks, notes, found, limits)
+
+
+def summarize(frames: Sequence[headers.FrameHeader], description: str) -> eligibility.SeriesSummary:
+    """What eligibility is judged by."""
+    return eligibility.SeriesSummary(
+        modality=frames[0].modality,
+        sop_classes=frozenset(f.sop_class_uid for f in frames),
+        frames=len(frames),
+        image_types=tuple(dict.fromkeys(f.image_type for f in frames)),
+        photometric=frozenset(f.photometric for f in frames),
+        description=description,
+        burned_in=any(f.burned_in for f in frames),
+    )
 
 
 def _read_stacks(

@@ -59,6 +59,8 @@ class Choice:
     stacks: tuple[Stack, ...]
     warnings: tuple[str, ...] = ()
     reason: str = ""
+    eligible: bool = True
+    """False when the series is nothing to read; True when it should have been readable."""
 
 
 def split(frames: Iterable[FrameHeader]) -> list[Stack]:
@@ -78,7 +80,8 @@ def choose(stacks: Sequence[Stack], limits: Limits) -> Choice:
     large = [s for s in stacks if len(s.frames) >= limits.min_slices]
     if not large:
         most = max(len(s.frames) for s in stacks)
-        return Choice((), reason=f"too few parallel slices: {most}, needs {limits.min_slices}")
+        reason = f"too few parallel slices: {most}, needs {limits.min_slices}"
+        return Choice((), reason=reason, eligible=False)
     warnings = []
     if len(large) < len(stacks):
         left_out = sum(len(s.frames) for s in stacks) - sum(len(s.frames) for s in large)
@@ -88,7 +91,8 @@ def choose(stacks: Sequence[Stack], limits: Limits) -> Choice:
     static = [s for s in large if s.contrast not in dynamic or s.b_value is not None]
     if not static:
         count = max(repeats.values())
-        return Choice((), tuple(warnings), f"dynamic series of {count} repetitions")
+        reason = f"dynamic series of {count} repetitions"
+        return Choice((), tuple(warnings), reason, eligible=False)
     chosen = _best(static, dynamic, limits)
     if len(chosen) < len(large):
         warnings.append(f"{len(large) - len(chosen)} of {len(large)} stacks not read")

@@ -103,4 +103,11 @@ class SeriesVolumes:
     skipped_reason: str = ""
     """Empty if and only if there is a volume."""
     complete: bool = True
-    """False when frames are missing, unreadable or were left out for their number."""
+    """False when frames that belong to a volume are missing or unreadable."""
+    eligible: bool = True
+    """False when the series is nothing to read (localizer, capture, dynamic series, ...)."""
+
+    @property
+    def failed(self) -> bool:
+        """An eligible series that gave no volume."""
+        return self.eligible and not self.volumes

@@ -272,7 +272,7 @@ def test_impossible_geometry_is_refused_with_a_reason(
 def test_too_few_slices_are_no_volume(tmp_path: Path):
     """Three slices cannot fill one token."""
     result = read(tmp_path, small_ct()[:3])
-    assert result.skipped_reason == "too few parallel slices: 3, needs 4"
+    assert result.skipped_reason == "only 3 slices, needs 4"
 
 
 def test_color_images_are_no_volume(tmp_path: Path):
@@ -284,7 +284,7 @@ def test_color_images_are_no_volume(tmp_path: Path):
         ds.BitsAllocated = ds.BitsStored = 8
         ds.HighBit = 7
         ds.PixelData = bytes(SHAPE[1] * SHAPE[2] * 3)
-    assert read(tmp_path, datasets).skipped_reason == "color image"
+    assert read(tmp_path, datasets).skipped_reason == "color images"
 
 
 def test_one_truncated_slice_leaves_a_partial_volume(tmp_path: Path):
