@@ -1,24 +1,18 @@
-"""Draw the summary page: one screen that reads without a manual.
-
-Everything is drawn at twice its size and scaled down, which gives smooth text, and weights between
-regular and bold, from the one typeface that Pillow brings along: no font files, the same pixels on
-every machine.
-"""
+"""Draw the summary page: one screen that reads without a manual."""
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from agent.results.canvas import SCALE, TEXT, Canvas, Color, shorten
 from agent.results.text import plain
 from inference.findings import Acuity, Finding, Status
 
 WIDTH, HEIGHT = 1280, 960
-SCALE = 2
 MARGIN = 36
 LEFT = 700
 """Right edge of the table; the picture stands to its right."""
@@ -27,7 +21,6 @@ MAX_ROWS = 12
 BACKGROUND = (16, 18, 22)
 PANEL = (27, 30, 36)
 LINE = (58, 63, 73)
-TEXT = (236, 239, 244)
 QUIET = (154, 162, 176)
 WARNING = (146, 22, 28)
 ALERT = (255, 107, 90)
@@ -69,105 +62,13 @@ class Content:
 
 def render(content: Content) -> npt.NDArray[np.uint8]:
     """The page as uint8 [HEIGHT, WIDTH, 3]."""
-    canvas = Canvas()
+    canvas = Canvas(WIDTH, HEIGHT, BACKGROUND)
     _banner(canvas)
     _priority(canvas, content)
     _findings(canvas, content)
     _picture(canvas, content)
     _details(canvas, content)
     return canvas.pixels()
-
-
-class Canvas:
-    """Draws in page coordinates on the double-sized picture."""
-
-    def __init__(self) -> None:
-        self.image = Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE), BACKGROUND)
-        self._draw = ImageDraw.Draw(self.image)
-
-    def box(
-        self,
-        xy: tuple[float, float, float, float],
-        fill: tuple[int, int, int],
-        radius: float = 0,
-    ) -> None:
-        """A filled rectangle, left, top, right, bottom."""
-        scaled = tuple(v * SCALE for v in xy)
-        self._draw.rounded_rectangle(scaled, radius * SCALE, fill=fill)
-
-    def text(
-        self,
-        x: float,
-        y: float,
-        text: str,
-        size: int,
-        color: tuple[int, int, int] = TEXT,
-        *,
-        bold: bool = False,
-        anchor: str = "ls",
-    ) -> float:
-        """Draw a line of text; `anchor` as in Pillow. Returns its width."""
-        font = _font(size)
-        # Half a page pixel of outline in the text's own color reads as bold.
-        self._draw.text(
-            (x * SCALE, y * SCALE),
-            text,
-            fill=color,
-            font=font,
-            anchor=anchor,
-            stroke_width=1 if bold else 0,
-            stroke_fill=color,
-        )
-        return font.getlength(text) / SCALE
-
-    def paragraph(
-        self, xy: tuple[float, float], text: str, size: int, *, width: float, lines: int
-    ) -> float:
-        """Draw text broken at words; returns the baseline below it."""
-        x, y = xy
-        for line in wrap(text, size, width, lines):
-            self.text(x, y, line, size)
-            y += size * 1.35
-        return y
-
-    def paste(self, picture: Image.Image, x: float, y: float) -> None:
-        """Put a picture of double-sized pixels at a page position."""
-        self.image.paste(picture, (round(x * SCALE), round(y * SCALE)))
-
-    def pixels(self) -> npt.NDArray[np.uint8]:
-        """The page at its final size."""
-        return np.asarray(self.image.reduce(SCALE))
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def wrap(text: str, size: int, width: float, lines: int) -> list[str]:
-    """Break text at words into at most `lines` lines; what is cut is marked by dots."""
-    font, result, line = _font(size), [], ""
-    words = plain(text).split()
-    for word in words:
-        longer = f"{line} {word}".strip()
-        if line and font.getlength(longer) > width * SCALE:
-            result.append(line)
-            line = word
-        else:
-            line = longer
-    result.append(line)
-    if len(result) <= lines:
-        return result
-    return [*result[: lines - 1], shorten(f"{result[lines - 1]} ...", size, width)]
-
-
-def shorten(text: str, size: int, width: float) -> str:
-    """Cut text to a width, marked by dots."""
-    font = _font(size)
-    if font.getlength(text) <= width * SCALE:
-        return text
-    while text and font.getlength(f"{text}...") > width * SCALE:
-        text = text[:-1]
-    return f"{text.rstrip()}..."
 
 
 def table_rows(findings: tuple[Finding, ...]) -> tuple[list[Finding], int]:
@@ -259,9 +160,7 @@ def _row(canvas: Canvas, y: float, height: float, finding: Finding, status: Stat
     )
 
 
-def _bar(
-    canvas: Canvas, xy: tuple[float, float], finding: Finding, color: tuple[int, int, int]
-) -> None:
+def _bar(canvas: Canvas, xy: tuple[float, float], finding: Finding, color: Color) -> None:
     """Probability as a bar, the threshold as a tick on it."""
     (x, y), width = xy, 88.0
     canvas.box((x, y - 5, x + width, y + 5), LINE, 5)
@@ -314,9 +213,5 @@ def _details(canvas: Canvas, content: Content) -> None:
     canvas.text(MARGIN, HEIGHT - 25, note + "not the outline of a lesion.", 19)
 
 
-@functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size * SCALE)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise OSError("Pillow was built without FreeType; install the binary wheel of Pillow")
-    return font
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
