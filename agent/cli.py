@@ -22,8 +22,8 @@ from agent.commands import (
 )
 from agent.commands.common import ExitCode
 
-HELP = """A passive DICOM node beside a PACS: receives head CT and brain MRI studies, reads them with
-research models, writes DICOM SR and SEG back, and moves urgent studies up the reading worklist.
+HELP = """A passive DICOM node beside a PACS. It receives head CT and brain MRI studies, reads them
+with research models, writes DICOM SR and SEG back and moves urgent studies up the worklist.
 
 RESEARCH USE ONLY: results are AI generated and not reviewed by a physician.
 
@@ -55,7 +55,7 @@ app.add_typer(database.app, name="db")
 app.add_typer(config.app, name="config")
 
 
-def _version(value: bool) -> None:  # noqa: FBT001  Typer calls it with the flag's value
+def _version(value: bool) -> None:
     if value:
         typer.echo(f"worklist-agent {__version__}")
         raise typer.Exit

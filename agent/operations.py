@@ -78,7 +78,12 @@ def study_details(session: Session, reference: str) -> dict[str, Any]:
 
 
 def retry_study(
-    session: Session, reference: str, now: dt.datetime, *, reanalyse: bool = False
+    session: Session,
+    reference: str,
+    now: dt.datetime,
+    *,
+    reanalyse: bool = False,
+    who: str = WHO,
 ) -> StudyState:
     """Put a study back where its work can go on; returns the state it is in now.
 
@@ -96,16 +101,24 @@ def retry_study(
         )
     analysed = studies.has_analysis(session, study)
     if state is StudyState.FAILED and analysed and not reanalyse:
-        _compose_again(session, study, now)
+        why = f"retried by {who}"
+        studies.move(session, study, StudyState.COMPOSING, who=who, why=why, now=now)
         return StudyState.COMPOSING
-    sweep.assemble(session, study, "retried by an operator", now)
+    sweep.assemble(session, study, f"retried by {who}", now)
     return StudyState.ASSEMBLED
 
 
-def _compose_again(session: Session, study: Study, now: dt.datetime) -> None:
-    studies.move(
-        session, study, StudyState.COMPOSING, who=WHO, why="retried by an operator", now=now
-    )
+def list_deliveries(
+    session: Session, state: str | None, destination: str | None, limit: int
+) -> list[dict[str, Any]]:
+    """Outbox rows, newest first."""
+    query = sa.select(Delivery).order_by(Delivery.id.desc()).limit(limit)
+    if state:
+        query = query.where(Delivery.state == state)
+    if destination:
+        query = query.where(Delivery.destination == destination)
+    rows = session.execute(query).scalars()
+    return [{"study": row.study_id, **_delivery_row(row)} for row in rows]
 
 
 def _study_row(study: Study) -> dict[str, Any]:

@@ -34,10 +34,17 @@ STOP_S = 5.0
 class InferenceProcess:
     """Starts, watches and restarts the child; one study at a time."""
 
-    def __init__(self, packs: Mapping[str, Path], device: str, timeout_s: float) -> None:
+    def __init__(
+        self,
+        packs: Mapping[str, Path],
+        device: str,
+        timeout_s: float,
+        on_restart: Callable[[], None] = lambda: None,
+    ) -> None:
         self._packs = dict(packs)
         self._device = device
         self._timeout_s = timeout_s
+        self._on_restart = on_restart
         self._lock = threading.Lock()
         self._child: Any = None
         self._connection: Connection | None = None
@@ -98,6 +105,7 @@ class InferenceProcess:
             return self._connection
         if self._child is not None:
             self.restarts += 1
+            self._on_restart()
             log.warning("inference_process_restarted", restarts=self.restarts)
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()

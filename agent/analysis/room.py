@@ -6,7 +6,7 @@ import dataclasses
 import datetime as dt
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -51,6 +51,8 @@ class AnalysisRoom:
     policy: PrioritySettings
     max_attempts: int
     clock: Clock
+    observe: Callable[[float], None] = lambda _seconds: None
+    """Told the seconds from the last image to the committed priority."""
 
     def run(self, claim: claims.Claim, owner: str) -> None:
         """Analyse a claimed study and commit findings and priority together.
@@ -99,6 +101,8 @@ class AnalysisRoom:
             _set_priority(session, study, decision, now, shadow=shadow)
             why = f"{findings.status}: {len(findings.positives)} findings above threshold"
             studies.move(session, study, StudyState.COMPOSING, who=WHO, why=why, now=now)
+            waited_s = (now - study.last_instance_at).total_seconds()
+        self.observe(waited_s)
         log.info(
             "study_analysed",
             study=claim.key,

@@ -1,1 +1,1 @@
-"""The subcommands of `worklist-agent`: argument parsing only, heavy imports inside the functions."""
+"""The subcommands of `worklist-agent`: argument parsing, with heavy imports inside functions."""

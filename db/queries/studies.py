@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, selectinload
 
 from db import states
-from db.models import Analysis, Event, Instance, Series, Study
+from db.models import Analysis, Event, Instance, Result, Series, Study
 from db.states import StudyState
 
 #: States in which no room is at work, so that late instances may reopen the study at once.
@@ -93,6 +93,12 @@ def analyses(session: Session, study_id: int) -> Sequence[Analysis]:
     """All analyses of a study, oldest revision first."""
     query = sa.select(Analysis).where(Analysis.study_id == study_id).order_by(Analysis.revision)
     return session.execute(query).scalars().all()
+
+
+def result_series(session: Session, study_id: int) -> set[str]:
+    """Series that this agent wrote for a study."""
+    query = sa.select(Result.series_uid).where(Result.study_id == study_id)
+    return set(session.execute(query).scalars())
 
 
 def newest_instances(session: Session, study_id: int) -> Sequence[tuple[Series, Instance]]:

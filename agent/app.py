@@ -1,0 +1,413 @@
+"""The composition root: configuration → objects, wired once; start order, stop order."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from agent import (
+    __version__,
+    database,
+    health,
+    installation,
+    operations,
+    retention,
+    rooms,
+    worklist_scp,
+)
+from agent.analysis.process import InferenceProcess, InlineEngine
+from agent.analysis.room import AnalysisRoom
+from agent.assembly import sweep as assembly
+from agent.clock import Clock, utc_now
+from agent.composing import ComposingRoom
+from agent.config import Config
+from agent.delivery import outbox as delivery_outbox
+from agent.delivery import registry
+from agent.delivery.sender import Outbox
+from agent.intake import janitor, recovery
+from agent.intake.handler import IntakeHandler, IntakeSettings
+from agent.intake.spool import Spool
+from agent.observability.metrics import Metrics
+from agent.own_series import OwnSeries
+from agent.routing.room import RoutingRoom
+from agent.schedule import Schedule, Sweep
+from agent.web.app import create_app
+from agent.web.dependencies import PackNotice, WebDependencies
+from agent.web.pictures import Pictures
+from agent.web.server import WebServer
+from agent.worker import Observe, Worker, WorkerSettings
+from db import engine as db_engine
+from db.models import Study
+from db.queries import claims, studies
+from dicom_nodes import statuses, tls
+from dicom_nodes.errors import NodeError
+from dicom_nodes.scp.server import StorageServer
+from dicom_nodes.scp.settings import ServerSettings
+from inference import packs
+from inference.packs import Manifest
+
+log = structlog.get_logger(__name__)
+
+DRAIN_S = 10.0
+MB = 1_000_000
+
+
+@dataclass(frozen=True)
+class Foundation:
+    """What every part stands on: configuration, record, directories, models, measures, time."""
+
+    config: Config
+    engine: sa.Engine
+    sessions: sessionmaker[Session]
+    spool: Spool
+    results: Path
+    manifests: dict[str, Manifest]
+    metrics: Metrics
+    clock: Clock
+
+    @property
+    def owner(self) -> str:
+        """Prefix of this node's leases."""
+        identity = installation.load(self.config.storage.data_dir)
+        return f"{identity.node_name}/"
+
+
+class Agent:
+    """The running agent; `start` once, `stop` once."""
+
+    def __init__(
+        self,
+        base: Foundation,
+        analyser: InferenceProcess | InlineEngine,
+        server: StorageServer,
+        workers: Sequence[Worker],
+        outbox: Outbox,
+        schedule: Schedule,
+        web: WebServer | None,
+        own: OwnSeries,
+    ) -> None:
+        self._base = base
+        self._analyser = analyser
+        self._server = server
+        self._workers = workers
+        self._outbox = outbox
+        self._schedule = schedule
+        self._web = web
+        self._own = own
+
+    @property
+    def dicom_port(self) -> int:
+        """Where the DICOM node listens."""
+        return self._server.port
+
+    @property
+    def web_port(self) -> int | None:
+        """Where the page is served; None when it is off."""
+        return self._web.port if self._web else None
+
+    def describe(self) -> str:
+        """One line for the terminal."""
+        dicom, web = self._base.config.dicom, self._base.config.web
+        page = f", worklist page http://{web.host}:{self.web_port}" if self._web else ""
+        return f"listening: DICOM {dicom.ae_title} at {dicom.host}:{self.dicom_port}{page}"
+
+    def start(self) -> None:
+        """Mend what an earlier life left, then open the doors, the network last but the page."""
+        base = self._base
+        recovery.reconcile(base.spool, base.engine, is_own=self._own.is_own)
+        janitor.sweep(base.spool, _janitor_settings(base.config))
+        with base.sessions.begin() as session:
+            freed = claims.release_all_of(session, base.owner, base.clock())
+        self._analyser.start()
+        for worker in self._workers:
+            worker.start()
+        self._outbox.start()
+        self._server.start()
+        self._schedule.start()
+        if self._web:
+            self._web.start()
+        log.info("agent_started", dicom_port=self.dicom_port, web_port=self.web_port, freed=freed)
+
+    def stop(self) -> None:
+        """Close the doors first, finish the work at hand, leave the rest to the record."""
+        log.info("agent_stopping")
+        self._server.stop(DRAIN_S)
+        self._schedule.stop()
+        for worker in self._workers:
+            worker.stop(DRAIN_S)
+        self._analyser.stop()
+        self._outbox.stop(DRAIN_S)
+        if self._web:
+            self._web.stop()
+        self._base.engine.dispose()
+        log.info("agent_stopped")
+
+
+def build(config: Config, clock: Clock = utc_now) -> Agent:
+    """Wire the agent; opens nothing but the database.
+
+    Raises:
+        AgentError, NodeError, InferenceError: something the configuration names cannot work.
+    """
+    base = _foundation(config, clock)
+    own = OwnSeries(base.sessions)
+    analyser = _analyser(base)
+    workers = _workers(base, analyser)
+    outbox = Outbox(
+        base.sessions,
+        registry.routes(config.destinations, config.dicom.ae_title),
+        config.delivery,
+        base.results,
+        owner=f"{base.owner}delivery",
+        clock=clock,
+        poll_s=config.schedule.delivery_s,
+    )
+    return Agent(
+        base,
+        analyser,
+        _server(base, own),
+        workers,
+        outbox,
+        Schedule(_sweeps(base, analyser)),
+        _web(base, analyser) if config.web.enabled else None,
+        own,
+    )
+
+
+def _foundation(config: Config, clock: Clock) -> Foundation:
+    data_dir = config.storage.data_dir
+    data_dir.mkdir(parents=True, exist_ok=True)
+    engine = db_engine.create_engine(config.database_url)
+    database.require_newest(engine)
+    sessions = db_engine.session_factory(engine)
+    spool = Spool(data_dir / "spool")
+    results = data_dir / "results"
+    results.mkdir(mode=0o700, exist_ok=True)
+    metrics = Metrics()
+    metrics.watch_record(sessions, spool.root)
+    manifests = {name: packs.load_manifest(p.path) for name, p in config.packs.items()}
+    return Foundation(config, engine, sessions, spool, results, manifests, metrics, clock)
+
+
+def _analyser(base: Foundation) -> InferenceProcess | InlineEngine:
+    settings = base.config.inference
+    paths = {name: pack.path for name, pack in base.config.packs.items()}
+    if settings.executor == "inline":
+        return InlineEngine(paths, settings.device)
+    return InferenceProcess(
+        paths, settings.device, settings.timeout_s, base.metrics.inference_restarted
+    )
+
+
+def _workers(base: Foundation, analyser: InferenceProcess | InlineEngine) -> list[Worker]:
+    """One worker for the model, one for the quick rooms, so that neither waits for the other."""
+    config = base.config
+    routing = RoutingRoom(base.sessions, config.routing, config.priority, base.clock)
+    analysis = AnalysisRoom(
+        sessions=base.sessions,
+        spool=base.spool.root,
+        analyser=analyser,
+        packs=config.packs,
+        pack_refs={name: manifest.ref for name, manifest in base.manifests.items()},
+        policy=config.priority,
+        max_attempts=config.inference.max_attempts,
+        clock=base.clock,
+        observe=base.metrics.result_committed,
+    )
+    composing = ComposingRoom(
+        sessions=base.sessions,
+        spool=base.spool.root,
+        results=base.results,
+        settings=config.results,
+        destinations=config.destinations,
+        installation=installation.load(config.storage.data_dir, config.results.institution),
+        ordered_levels=config.priority.ordered,
+        clock=base.clock,
+    )
+    flow = rooms.flow(routing.run, analysis.run, composing.run)
+    model = [room for room in flow if room.name == "analysis"]
+    quick = [room for room in flow if room.name != "analysis"]
+    return [
+        Worker(part, base.sessions, _worker_settings(base, name), base.clock, _observer(base))
+        for name, part in (("model", model), ("rooms", quick))
+    ]
+
+
+def _worker_settings(base: Foundation, name: str) -> WorkerSettings:
+    inference = base.config.inference
+    return WorkerSettings(
+        owner=f"{base.owner}{name}",
+        lease=dt.timedelta(seconds=inference.lease_s),
+        max_attempts=inference.max_attempts,
+    )
+
+
+def _observer(base: Foundation) -> Observe:
+    def observe(room: str, seconds: float, ok: bool) -> None:
+        base.metrics.room_done(room, seconds, "ok" if ok else "failed")
+
+    return observe
+
+
+def _server(base: Foundation, own: OwnSeries) -> StorageServer:
+    config = base.config
+    handler = IntakeHandler(
+        base.spool,
+        base.engine,
+        IntakeSettings(low_water_bytes=config.storage.low_water_mark_mb * MB),
+        is_own=own.is_own,
+        observe=_count_instances(base),
+    )
+    service = worklist_scp.service(base.sessions, config.priority, base.clock)
+    return StorageServer(
+        _server_settings(config),
+        handler,
+        contexts=service.contexts,
+        evt_handlers=service.evt_handlers,
+    )
+
+
+def _count_instances(base: Foundation) -> Callable[[int, int], None]:
+    def observe(status: int, size_bytes: int) -> None:
+        stored = status == statuses.SUCCESS
+        outcome = "stored" if stored else "refused"
+        base.metrics.instance_received(outcome, size_bytes if stored else 0)
+
+    return observe
+
+
+def _server_settings(config: Config) -> ServerSettings:
+    dicom = config.dicom
+    secure = None
+    if dicom.tls.certificate and dicom.tls.key:
+        secure = tls.server_context(dicom.tls.certificate, dicom.tls.key, dicom.tls.ca)
+    return ServerSettings(
+        ae_title=dicom.ae_title,
+        host=dicom.host,
+        port=dicom.port,
+        max_pdu=dicom.max_pdu,
+        max_associations=dicom.max_associations,
+        max_associations_per_peer=dicom.max_associations_per_peer,
+        allowed_calling_ae=dicom.allowed_calling_ae,
+        allowed_networks=dicom.allowed_networks,
+        require_called_ae=dicom.require_called_ae,
+        network_timeout_s=dicom.network_timeout_s,
+        acse_timeout_s=dicom.acse_timeout_s,
+        dimse_timeout_s=dicom.dimse_timeout_s,
+        tls=secure,
+        engine=dicom.engine,
+    )
+
+
+def _sweeps(base: Foundation, analyser: InferenceProcess | InlineEngine) -> list[Sweep]:
+    """The housekeeping list: name, every, function."""
+    config, every = base.config, base.config.schedule
+    count = _count_instances_at(base)
+    keep = dt.timedelta(days=config.storage.retention_days)
+    janitor_settings = _janitor_settings(config)
+    return [
+        Sweep(
+            "assembly",
+            every.assembly_s,
+            lambda: assembly.sweep(base.sessions, config.assembly, base.clock(), count),
+        ),
+        Sweep("lease_expiry", every.lease_s, lambda: _expire_leases(base)),
+        Sweep("digests", every.digest_s, lambda: _digest(base)),
+        Sweep(
+            "retention",
+            every.retention_s,
+            lambda: retention.sweep(
+                base.sessions, base.spool.root, base.results, keep, base.clock()
+            ),
+        ),
+        Sweep("janitor", every.retention_s, lambda: janitor.sweep(base.spool, janitor_settings)),
+        Sweep("health", every.health_s, lambda: _log_health(base, analyser)),
+    ]
+
+
+def _expire_leases(base: Foundation) -> None:
+    with base.sessions.begin() as session:
+        claims.expire(session, base.clock())
+
+
+def _digest(base: Foundation) -> None:
+    with base.sessions() as session:
+        janitor.digest_pending(session, base.spool)
+
+
+def _log_health(base: Foundation, analyser: InferenceProcess | InlineEngine) -> None:
+    for check in _health(base, analyser).checks:
+        if check.severity is not health.Severity.OK:
+            log.warning("health", check=check.name, severity=check.severity, reason=check.reason)
+
+
+def _janitor_settings(config: Config) -> janitor.JanitorSettings:
+    return janitor.JanitorSettings(keep_incoming_s=config.storage.keep_incoming_minutes * 60)
+
+
+def _count_instances_at(base: Foundation) -> assembly.CountInstances | None:
+    """How to ask the archive for its count, if configuration names one to ask."""
+    name = base.config.assembly.count_from
+    if not name:
+        return None
+    destination = next(d for d in base.config.destinations if d.name == name)
+    channel = registry.channel(destination, base.config.dicom.ae_title)
+
+    def count(study: Study) -> int | None:
+        with db_engine.reading(base.sessions) as session:
+            ours = studies.result_series(session, study.id)
+        try:
+            return channel.count_instances(study.study_uid, ours)
+        except NodeError as error:
+            log.warning("archive_not_counted", study=study.key, why=str(error))
+            return None
+
+    return count
+
+
+def _web(base: Foundation, analyser: InferenceProcess | InlineEngine) -> WebServer:
+    config = base.config
+    deps = WebDependencies(
+        sessions=base.sessions,
+        web=config.web,
+        priority=config.priority,
+        metrics=base.metrics,
+        health=lambda: _health(base, analyser),
+        overlay=Pictures(base.sessions, base.spool.root, base.results).overlay,
+        retry_study=lambda study_id, who: _retry_study(base, study_id, who),
+        retry_delivery=lambda delivery_id, who: _retry_delivery(base, delivery_id, who),
+        packs={
+            name: PackNotice(m.title, m.version, m.notice, m.demonstration)
+            for name, m in base.manifests.items()
+        },
+        clock=base.clock,
+        version=__version__,
+    )
+    return WebServer(create_app(deps), config.web.host, config.web.port)
+
+
+def _health(base: Foundation, analyser: InferenceProcess | InlineEngine) -> health.Health:
+    return health.judge(
+        health.gather(
+            base.sessions,
+            base.spool.root,
+            low_water_mb=base.config.storage.low_water_mark_mb,
+            worker_alive=lambda: analyser.alive,
+        )
+    )
+
+
+def _retry_study(base: Foundation, study_id: int, who: str) -> None:
+    with base.sessions.begin() as session:
+        operations.retry_study(session, str(study_id), base.clock(), who=who)
+
+
+def _retry_delivery(base: Foundation, delivery_id: int, who: str) -> None:
+    with base.sessions.begin() as session:
+        delivery_outbox.retry_delivery(session, delivery_id, base.clock(), who=who)

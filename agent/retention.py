@@ -1,0 +1,92 @@
+"""Retention: finished studies leave the spool after their time; the record keeps what was said."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+from pathlib import Path
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from db.models import Analysis, Delivery, Event, Instance, ReadingFeedback, Result, Series, Study
+from db.states import OPEN_DELIVERIES, StudyState
+
+log = structlog.get_logger(__name__)
+
+FINAL = (StudyState.DONE, StudyState.SKIPPED)
+#: Children before parents.
+TABLES = (Delivery, Result, ReadingFeedback, Event, Analysis, Instance, Series)
+
+
+def sweep(
+    sessions: sessionmaker[Session],
+    spool: Path,
+    results: Path,
+    keep: dt.timedelta,
+    now: dt.datetime,
+) -> int:
+    """Remove studies that ended longer ago than `keep`, rows first, then files.
+
+    Failed studies and studies with open or dead deliveries stay until somebody dealt with them.
+
+    Returns:
+        How many studies were removed.
+    """
+    removed = 0
+    for study_id in _expired(sessions, now - keep):
+        with sessions.begin() as session:
+            study = session.get(Study, study_id, with_for_update=True)
+            if study is None or study.state not in FINAL:
+                continue
+            files, directories = _files(session, study_id, spool, results)
+            for table in TABLES:
+                session.execute(sa.delete(table).where(table.study_id == study_id))
+            session.delete(study)
+        _remove(files, directories, spool)
+        removed += 1
+        log.info("study_removed", study=study.key, files=len(files))
+    return removed
+
+
+def _expired(sessions: sessionmaker[Session], before: dt.datetime) -> list[int]:
+    kept = sa.select(Delivery.study_id).where(Delivery.state.in_([*OPEN_DELIVERIES, "dead"]))
+    query = sa.select(Study.id).where(
+        Study.state.in_(FINAL),
+        Study.done_at.is_not(None),
+        Study.done_at < before,
+        Study.last_instance_at < before,
+        Study.id.not_in(kept),
+    )
+    with sessions() as session:
+        return list(session.execute(query).scalars())
+
+
+def _files(
+    session: Session, study_id: int, spool: Path, results: Path
+) -> tuple[list[Path], list[Path]]:
+    instances = session.execute(sa.select(Instance.path).where(Instance.study_id == study_id))
+    analyses = session.execute(sa.select(Analysis.id).where(Analysis.study_id == study_id))
+    return [spool / p for p in instances.scalars()], [results / a for a in analyses.scalars()]
+
+
+def _remove(files: list[Path], directories: list[Path], spool: Path) -> None:
+    parents = set()
+    for file in files:
+        file.unlink(missing_ok=True)
+        parents.add(file.parent)
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
+    for parent in sorted(parents, key=lambda p: len(p.parts), reverse=True):
+        _remove_empty(parent, spool)
+
+
+def _remove_empty(directory: Path, stop: Path) -> None:
+    """Remove a directory and its parents while they are empty, up to the spool itself."""
+    while directory != stop and stop in directory.parents:
+        try:
+            directory.rmdir()
+        except OSError:
+            return
+        directory = directory.parent
