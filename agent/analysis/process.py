@@ -145,7 +145,7 @@ class InlineEngine:
     def __init__(self, packs: Mapping[str, Path], device: str) -> None:
         self._packs = dict(packs)
         self._device = device
-        self._engine: Any = None
+        self._models: _Models | None = None
 
     def start(self) -> None:
         """Load nothing yet; packs are loaded by the first study that needs them."""
@@ -155,16 +155,23 @@ class InlineEngine:
 
     def analyse(self, study: StudyInput, pack: str, progress: Progress | None = None) -> Findings:
         """Analyse one study here."""
-        if self._engine is None:
-            self._engine = _make_engine(self._packs, self._device)
-        findings: Findings = self._engine.analyse(study, pack, progress)
-        return findings
+        if self._models is None:
+            self._models = _Models(self._packs, self._device)
+        return self._models.analyse(study, pack, progress)
 
 
-def _make_engine(packs: Mapping[str, Path], device: str) -> Any:
-    from inference.engine import Engine
+class _Models:
+    """The engine under the names that configuration gives its packs."""
 
-    return Engine(list(packs.values()), device)
+    def __init__(self, directories: Mapping[str, Path], device: str) -> None:
+        from inference import packs
+        from inference.engine import Engine
+
+        self._names = {key: packs.load_manifest(path).name for key, path in directories.items()}
+        self._engine = Engine(list(directories.values()), device)
+
+    def analyse(self, study: StudyInput, pack: str, progress: Progress | None = None) -> Findings:
+        return self._engine.analyse(study, self._names[pack], progress)
 
 
 def _child_main(
@@ -175,15 +182,17 @@ def _child_main(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
     with contextlib.suppress(EOFError, OSError):
-        engine = _make_engine(packs, device)
+        models = _Models(packs, device)
         while True:
             study, pack = connection.recv()
-            connection.send(_serve(engine, connection, study, pack))
+            connection.send(_serve(models, connection, study, pack))
 
 
-def _serve(engine: Any, connection: Connection, study: StudyInput, pack: str) -> tuple[str, str]:
+def _serve(
+    models: _Models, connection: Connection, study: StudyInput, pack: str
+) -> tuple[str, str]:
     try:
-        findings = engine.analyse(study, pack, lambda text: connection.send(("progress", text)))
+        findings = models.analyse(study, pack, lambda text: connection.send(("progress", text)))
     except Exception as error:  # noqa: BLE001  the edge of the child: the parent records it
         return "error", faults.describe(error)
     return "findings", findings.to_json()
