@@ -41,7 +41,8 @@ class VisionTransformer(nn.Module):
         else:
             self.token_embed = nn.Linear(config.embed_in, config.embed_out, bias=config.embed_bias)
         self.pos_drop = nn.Dropout(config.drop_rate)
-        rates = torch.linspace(0, config.drop_path_rate, config.depth).tolist()
+        steps = max(config.depth - 1, 1)
+        rates = [config.drop_path_rate * index / steps for index in range(config.depth)]
         self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
         self.norm = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
         self.apply(self._init)

@@ -1,0 +1,54 @@
+"""The parity report: complete, inside every tolerance, and honest when something is not."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from factories import golden
+
+from inference.neurovfm.parity import Row, measure
+from inference.neurovfm.parity_report import ALWAYS, SAFE, compose, write_report
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    """Measured once: every case of this run's golden set."""
+    return measure(golden.root())
+
+
+def test_every_comparison_is_inside_its_tolerance(rows: list[Row]):
+    """The table that docs/parity.md prints holds for the code as it is."""
+    assert [row for row in rows if not row.within] == []
+
+
+def test_every_case_of_the_golden_set_is_compared(rows: list[Row]):
+    """No volume, study, variant or head is left out of the report."""
+    subjects = {(row.case, row.subject) for row in rows}
+    first = golden.meta("n1_preprocess")
+    read = [name for name, facts in first["volumes"].items() if facts["result"] == "ok"]
+    loaded = [f"study {n}" for n, facts in first["studies"].items() if facts["result"] == "ok"]
+    variants = [f"variant {name}" for name in golden.meta("n2_encoder")["variants"]]
+    expected = {("n1_preprocess", name) for name in (*read, *loaded)}
+    expected |= {("n2_encoder", name) for name in ("checkpoint", *variants)}
+    expected |= {("n3_heads", name) for name in golden.meta("n3_heads")["cases"]}
+    assert expected <= subjects
+
+
+def test_the_report_shows_what_is_outside_its_tolerance(rows: list[Row], tmp_path: Path):
+    """A row that fails is counted in the head line and marked."""
+    broken = [dataclasses.replace(rows[0], within=False, difference=1.0), *rows[1:]]
+    write_report(broken, tmp_path / "parity.md")
+    text = (tmp_path / "parity.md").read_text(encoding="utf-8")
+    assert f"{len(rows)} comparisons, 1 outside" in text
+    assert "**no**" in text
+    assert "**no**" not in compose(rows)
+    for difference in (*ALWAYS, *SAFE):
+        assert difference.reason in text
+
+
+def test_an_empty_folder_is_not_a_golden_set(tmp_path: Path):
+    """Nothing measured must not read as nothing wrong."""
+    with pytest.raises(FileNotFoundError, match="no golden case"):
+        measure(tmp_path)
