@@ -5,11 +5,11 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 - the library's own abbreviation
 import torch
 
 from inference.neurovfm.parity import Row
@@ -148,7 +148,7 @@ def compose(rows: Sequence[Row]) -> str:
     outside = [row for row in rows if not row.within]
     verdict = f"{len(rows)} comparisons, {len(outside)} outside their tolerance."
     made = (
-        f"Measured with torch {torch.__version__}, SimpleITK {sitk.Version.VersionString()}, "
+        f"Measured with torch {torch.__version__}, SimpleITK {version('SimpleITK')}, "
         f"numpy {np.__version__} on {platform.machine()}, CPU."
     )
     parts = [

@@ -31,7 +31,7 @@ def study(tmp_path: Path) -> Path:
     """A directory with two CT volumes and one file that is none."""
     folder = tmp_path / "study"
     folder.mkdir()
-    for name, size in (("a.nii.gz", 40), ("b.nii", 36)):
+    for name, size in (("a.nii.gz", 64), ("b.nii", 56)):
         image = sitk.GetImageFromArray(head_volume((8, size, size)))
         image.SetSpacing((1.0, 1.0, 4.0))
         sitk.WriteImage(image, str(folder / name))
