@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from agent.delivery.sender import Outbox
 from agent.intake import janitor, recovery
 from agent.intake.handler import IntakeHandler, IntakeSettings
 from agent.intake.spool import Spool
+from agent.observability import logs
 from agent.observability.metrics import Metrics
 from agent.own_series import OwnSeries
 from agent.routing.room import RoutingRoom
@@ -70,6 +72,7 @@ class Foundation:
     manifests: dict[str, Manifest]
     metrics: Metrics
     clock: Clock
+    log_file: Path | None
 
     @property
     def owner(self) -> str:
@@ -149,13 +152,18 @@ class Agent:
         log.info("agent_stopped")
 
 
-def build(config: Config, clock: Clock = utc_now) -> Agent:
+def build(config: Config, clock: Clock = utc_now, log_file: Path | None = None) -> Agent:
     """Wire the agent; opens nothing but the database.
+
+    Args:
+        config: what was configured.
+        clock: now, in UTC.
+        log_file: where the inference process logs; None = standard error.
 
     Raises:
         AgentError, NodeError, InferenceError: something the configuration names cannot work.
     """
-    base = _foundation(config, clock)
+    base = _foundation(config, clock, log_file)
     own = OwnSeries(base.sessions)
     analyser = _analyser(base)
     workers = _workers(base, analyser)
@@ -180,7 +188,7 @@ def build(config: Config, clock: Clock = utc_now) -> Agent:
     )
 
 
-def _foundation(config: Config, clock: Clock) -> Foundation:
+def _foundation(config: Config, clock: Clock, log_file: Path | None) -> Foundation:
     data_dir = config.storage.data_dir
     data_dir.mkdir(parents=True, exist_ok=True)
     engine = db_engine.create_engine(config.database_url)
@@ -192,7 +200,7 @@ def _foundation(config: Config, clock: Clock) -> Foundation:
     metrics = Metrics()
     metrics.watch_record(sessions, spool.root)
     manifests = {name: packs.load_manifest(p.path) for name, p in config.packs.items()}
-    return Foundation(config, engine, sessions, spool, results, manifests, metrics, clock)
+    return Foundation(config, engine, sessions, spool, results, manifests, metrics, clock, log_file)
 
 
 def _analyser(base: Foundation) -> InferenceProcess | InlineEngine:
@@ -201,7 +209,11 @@ def _analyser(base: Foundation) -> InferenceProcess | InlineEngine:
     if settings.executor == "inline":
         return InlineEngine(paths, settings.device)
     return InferenceProcess(
-        paths, settings.device, settings.timeout_s, base.metrics.inference_restarted
+        paths,
+        settings.device,
+        settings.timeout_s,
+        base.metrics.inference_restarted,
+        functools.partial(logs.configure, base.config.log, file=base.log_file),
     )
 
 

@@ -69,6 +69,11 @@ def _root(
     ] = False,
 ) -> None:
     """See HELP; the callback carries the options of the command itself."""
+    from agent.observability import logs
+    from agent.settings import LogSettings
+
+    # Short commands tell faults on standard error; serve and demo replace this.
+    logs.configure(LogSettings(format="console", level="warning"))
 
 
 def main() -> None:

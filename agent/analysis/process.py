@@ -31,6 +31,10 @@ POLL_S = 0.5
 STOP_S = 5.0
 
 
+def _nothing() -> None:
+    """The default preparation of a child."""
+
+
 class InferenceProcess:
     """Starts, watches and restarts the child; one study at a time."""
 
@@ -40,11 +44,22 @@ class InferenceProcess:
         device: str,
         timeout_s: float,
         on_restart: Callable[[], None] = lambda: None,
+        prepare: Callable[[], None] = _nothing,
     ) -> None:
+        """Nothing is started yet.
+
+        Args:
+            packs: configured name -> pack directory.
+            device: as `inference.devices.choose`.
+            timeout_s: a study that takes longer ends the child.
+            on_restart: told of every replacement of a child, for metrics.
+            prepare: run first in the child, e.g. to configure its log; must be picklable.
+        """
         self._packs = dict(packs)
         self._device = device
         self._timeout_s = timeout_s
         self._on_restart = on_restart
+        self._prepare = prepare
         self._lock = threading.Lock()
         self._child: Any = None
         self._connection: Connection | None = None
@@ -111,7 +126,7 @@ class InferenceProcess:
         ours, theirs = context.Pipe()
         self._child = context.Process(
             target=_child_main,
-            args=(theirs, self._packs, self._device, os.getpid()),
+            args=(theirs, self._packs, self._device, os.getpid(), self._prepare),
             name="inference",
             daemon=True,
         )
@@ -175,12 +190,17 @@ class _Models:
 
 
 def _child_main(
-    connection: Connection, packs: Mapping[str, Path], device: str, parent: int
+    connection: Connection,
+    packs: Mapping[str, Path],
+    device: str,
+    parent: int,
+    prepare: Callable[[], None],
 ) -> None:
     """Serve studies until the parent closes the pipe, asks us to stop, or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
+    prepare()
     with contextlib.suppress(EOFError, OSError):
         models = _Models(packs, device)
         while True:

@@ -96,7 +96,7 @@ def _start(
         from agent.demo import run, settings
     except ImportError as error:
         common.fail(f"the demo needs the 'demo' extra ({error.name} is missing): make setup")
-    logs.configure(LogSettings(format="json", level="info"), file=directory / "agent.log")
+    logs.configure(LogSettings(format="json", level="info"), file=directory / run.LOG_FILE)
     try:
         return run.start(
             directory,

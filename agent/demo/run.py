@@ -30,6 +30,7 @@ FINAL = (StudyState.DONE, StudyState.SKIPPED, StudyState.FAILED)
 POLL_S = 0.25
 TIMEOUT_S = 900.0
 SCANNER_AE = "SCANNER"
+LOG_FILE = "agent.log"
 
 
 class DemoFailed(AgentError):
@@ -140,7 +141,7 @@ def start(
     config.storage.data_dir.mkdir(parents=True, exist_ok=True)
     engine = db_engine.create_engine(config.database_url)
     database.upgrade(engine)
-    agent = app.build(config)
+    agent = app.build(config, log_file=work_dir / LOG_FILE)
     agent.start()
     receivers = (
         Node(pacs.ae_title, pacs.host, pacs.port, calling_ae=SCANNER_AE),
