@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 
+import pydicom
 from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
@@ -80,13 +81,22 @@ def valid_uid(template: Dataset, keyword: str) -> str:
     Raises:
         ComposeError: absent, or not a UID by PS3.5 chapter 9.
     """
-    value = str(template.get(keyword, ""))
-    if not UID(value).is_valid:
+    value = _stored_text(template, keyword)
+    if not UID(value, validation_mode=pydicom.config.IGNORE).is_valid:
         raise ComposeError(
             f"results cannot be attached to the study: {keyword} of the source is missing or not "
             "a valid UID; correct it in the PACS and send the study again"
         )
     return value
+
+
+def _stored_text(template: Dataset, keyword: str) -> str:
+    """A value as stored; reading it through pydicom would quote an invalid one in a warning."""
+    tag = tag_for_keyword(keyword)
+    element = template.get_item(tag) if tag is not None and tag in template else None
+    value = element.value if element is not None else None
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value or "")
+    return text.strip("\0 ")
 
 
 def copy_identity(template: Dataset, target: Dataset) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -40,9 +41,13 @@ def saliency_frames(
 
 def saliency_of(grounding: Grounding, grid: Grid, k: int) -> npt.NDArray[np.float32]:
     """Saliency [R, C] on frame k; 0 where the token grid does not reach."""
-    positions = grid.positions_mm[k : k + 1]
-    shape = (1, grid.rows, grid.columns)
-    plane: npt.NDArray[np.float32] = resample_to_volume(grounding, grid.affine, shape, positions)[0]
+    plane = np.zeros((grid.rows, grid.columns), np.float32)
+    rows, columns = _window(grounding, grid, k)
+    shape = (1, rows.stop - rows.start, columns.stop - columns.start)
+    if shape[1] > 0 and shape[2] > 0:
+        corner = np.array([rows.start, columns.start]) @ grid.affine[:3, 1:3].T
+        position = grid.positions_mm[k : k + 1] + corner
+        plane[rows, columns] = resample_to_volume(grounding, grid.affine, shape, position)[0]
     return plane
 
 
@@ -81,3 +86,16 @@ def _reached(grounding: Grounding, grid: Grid) -> npt.NDArray[np.intp]:
     last = np.array(grounding.saliency.shape) - 0.5
     apart = (tokens.max(axis=1) < -0.5 - 1e-6) | (tokens.min(axis=1) > last + 1e-6)
     return np.flatnonzero(~apart.any(axis=1))
+
+
+def _window(grounding: Grounding, grid: Grid, k: int) -> tuple[slice, slice]:
+    """Rows and columns of frame k that the token box, seen along the normal, can touch."""
+    box = np.array(list(itertools.product(*((-0.5, n - 0.5) for n in grounding.saliency.shape))))
+    corners = box @ grounding.grid_to_patient[:3, :3].T + grounding.grid_to_patient[:3, 3]
+    along_rc = np.linalg.pinv(grid.affine[:3, 1:3]) @ (corners - grid.positions_mm[k]).T
+    first = np.floor(along_rc.min(axis=1)).astype(int) - 1
+    last = np.ceil(along_rc.max(axis=1)).astype(int) + 2
+    return (
+        slice(*np.clip([first[0], last[0]], 0, grid.rows).tolist()),
+        slice(*np.clip([first[1], last[1]], 0, grid.columns).tolist()),
+    )
