@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test lint demo-pack clean
+.PHONY: help setup demo test lint docs demo-pack clean
 
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# docs	 write the generated pages again
+docs: setup
+	$(BIN)/python -m typer agent.cli utils docs --name worklist-agent --title Commands --output docs/commands.md
 
 # demo-pack	 train the demonstration pack again, from its seed
 demo-pack: setup

@@ -5,80 +5,41 @@ from __future__ import annotations
 import datetime as dt
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import sqlalchemy as sa
 import structlog
-from sqlalchemy.orm import Session, sessionmaker
 
-from agent import (
-    __version__,
-    database,
-    health,
-    installation,
-    operations,
-    retention,
-    rooms,
-    worklist_scp,
-)
+from agent import __version__, operations, rooms, sweeps, worklist_scp
 from agent.analysis.process import InferenceProcess, InlineEngine
 from agent.analysis.room import AnalysisRoom
-from agent.assembly import sweep as assembly
 from agent.clock import Clock, utc_now
 from agent.composing import ComposingRoom
 from agent.config import Config
 from agent.delivery import outbox as delivery_outbox
 from agent.delivery import registry
 from agent.delivery.sender import Outbox
-from agent.intake import janitor, recovery
+from agent.foundation import Foundation, lay
+from agent.intake import recovery
 from agent.intake.handler import IntakeHandler, IntakeSettings
-from agent.intake.spool import Spool
 from agent.observability import logs
-from agent.observability.metrics import Metrics
 from agent.own_series import OwnSeries
 from agent.routing.room import RoutingRoom
-from agent.schedule import Schedule, Sweep
+from agent.schedule import Schedule
 from agent.web.app import create_app
 from agent.web.dependencies import PackNotice, WebDependencies
 from agent.web.pictures import Pictures
 from agent.web.server import WebServer
 from agent.worker import Observe, Worker, WorkerSettings
-from db import engine as db_engine
-from db.models import Study
-from db.queries import claims, studies
+from db.queries import claims
 from dicom_nodes import statuses, tls
-from dicom_nodes.errors import NodeError
 from dicom_nodes.scp.server import StorageServer
 from dicom_nodes.scp.settings import ServerSettings
-from inference import packs
-from inference.packs import Manifest
 
 log = structlog.get_logger(__name__)
 
 DRAIN_S = 10.0
+IDLE_POLL_S = 5.0  # the schedule wakes the outbox more often
 MB = 1_000_000
-
-
-@dataclass(frozen=True)
-class Foundation:
-    """What every part stands on: configuration, record, directories, models, measures, time."""
-
-    config: Config
-    engine: sa.Engine
-    sessions: sessionmaker[Session]
-    spool: Spool
-    results: Path
-    manifests: dict[str, Manifest]
-    metrics: Metrics
-    clock: Clock
-    log_file: Path | None
-
-    @property
-    def owner(self) -> str:
-        """Prefix of this node's leases."""
-        identity = installation.load(self.config.storage.data_dir)
-        return f"{identity.node_name}/"
 
 
 class Agent:
@@ -124,7 +85,7 @@ class Agent:
         """Mend what an earlier life left, then open the doors, the network last but the page."""
         base = self._base
         recovery.reconcile(base.spool, base.engine, is_own=self._own.is_own)
-        janitor.sweep(base.spool, _janitor_settings(base.config))
+        sweeps.sweep_spool(base)
         with base.sessions.begin() as session:
             freed = claims.release_all_of(session, base.owner, base.clock())
         self._analyser.start()
@@ -163,7 +124,7 @@ def build(config: Config, clock: Clock = utc_now, log_file: Path | None = None) 
     Raises:
         AgentError, NodeError, InferenceError: something the configuration names cannot work.
     """
-    base = _foundation(config, clock, log_file)
+    base = lay(config, clock, log_file)
     own = OwnSeries(base.sessions)
     analyser = _analyser(base)
     workers = _workers(base, analyser)
@@ -174,7 +135,7 @@ def build(config: Config, clock: Clock = utc_now, log_file: Path | None = None) 
         base.results,
         owner=f"{base.owner}delivery",
         clock=clock,
-        poll_s=config.schedule.delivery_s,
+        poll_s=IDLE_POLL_S,
     )
     return Agent(
         base,
@@ -182,25 +143,10 @@ def build(config: Config, clock: Clock = utc_now, log_file: Path | None = None) 
         _server(base, own),
         workers,
         outbox,
-        Schedule(_sweeps(base, analyser)),
+        Schedule(sweeps.housekeeping(base, outbox.wake, lambda: analyser.alive)),
         _web(base, analyser) if config.web.enabled else None,
         own,
     )
-
-
-def _foundation(config: Config, clock: Clock, log_file: Path | None) -> Foundation:
-    data_dir = config.storage.data_dir
-    data_dir.mkdir(parents=True, exist_ok=True)
-    engine = db_engine.create_engine(config.database_url)
-    database.require_newest(engine)
-    sessions = db_engine.session_factory(engine)
-    spool = Spool(data_dir / "spool")
-    results = data_dir / "results"
-    results.mkdir(mode=0o700, exist_ok=True)
-    metrics = Metrics()
-    metrics.watch_record(sessions, spool.root)
-    manifests = {name: packs.load_manifest(p.path) for name, p in config.packs.items()}
-    return Foundation(config, engine, sessions, spool, results, manifests, metrics, clock, log_file)
 
 
 def _analyser(base: Foundation) -> InferenceProcess | InlineEngine:
@@ -238,7 +184,7 @@ def _workers(base: Foundation, analyser: InferenceProcess | InlineEngine) -> lis
         results=base.results,
         settings=config.results,
         destinations=config.destinations,
-        installation=installation.load(config.storage.data_dir, config.results.institution),
+        installation=base.installation,
         ordered_levels=config.priority.ordered,
         clock=base.clock,
     )
@@ -317,72 +263,6 @@ def _server_settings(config: Config) -> ServerSettings:
     )
 
 
-def _sweeps(base: Foundation, analyser: InferenceProcess | InlineEngine) -> list[Sweep]:
-    """The housekeeping list: name, every, function."""
-    config, every = base.config, base.config.schedule
-    count = _count_instances_at(base)
-    keep = dt.timedelta(days=config.storage.retention_days)
-    janitor_settings = _janitor_settings(config)
-    return [
-        Sweep(
-            "assembly",
-            every.assembly_s,
-            lambda: assembly.sweep(base.sessions, config.assembly, base.clock(), count),
-        ),
-        Sweep("lease_expiry", every.lease_s, lambda: _expire_leases(base)),
-        Sweep("digests", every.digest_s, lambda: _digest(base)),
-        Sweep(
-            "retention",
-            every.retention_s,
-            lambda: retention.sweep(
-                base.sessions, base.spool.root, base.results, keep, base.clock()
-            ),
-        ),
-        Sweep("janitor", every.retention_s, lambda: janitor.sweep(base.spool, janitor_settings)),
-        Sweep("health", every.health_s, lambda: _log_health(base, analyser)),
-    ]
-
-
-def _expire_leases(base: Foundation) -> None:
-    with base.sessions.begin() as session:
-        claims.expire(session, base.clock())
-
-
-def _digest(base: Foundation) -> None:
-    with base.sessions() as session:
-        janitor.digest_pending(session, base.spool)
-
-
-def _log_health(base: Foundation, analyser: InferenceProcess | InlineEngine) -> None:
-    for check in _health(base, analyser).checks:
-        if check.severity is not health.Severity.OK:
-            log.warning("health", check=check.name, severity=check.severity, reason=check.reason)
-
-
-def _janitor_settings(config: Config) -> janitor.JanitorSettings:
-    return janitor.JanitorSettings(keep_incoming_s=config.storage.keep_incoming_minutes * 60)
-
-
-def _count_instances_at(base: Foundation) -> assembly.CountInstances | None:
-    """How to ask the archive for its count, if configuration names one to ask."""
-    name = base.config.assembly.count_from
-    if not name:
-        return None
-    destination = next(d for d in base.config.destinations if d.name == name)
-    channel = registry.channel(destination, base.config.dicom.ae_title)
-
-    def count(study: Study) -> int | None:
-        with db_engine.reading(base.sessions) as session:
-            ours = studies.result_series(session, study.id)
-        try:
-            return channel.count_instances(study.study_uid, ours)
-        except NodeError as error:
-            log.warning("archive_not_counted", study=study.key, why=str(error))
-            return None
-
-    return count
-
-
 def _web(base: Foundation, analyser: InferenceProcess | InlineEngine) -> WebServer:
     config = base.config
     deps = WebDependencies(
@@ -390,7 +270,7 @@ def _web(base: Foundation, analyser: InferenceProcess | InlineEngine) -> WebServ
         web=config.web,
         priority=config.priority,
         metrics=base.metrics,
-        health=lambda: _health(base, analyser),
+        health=lambda: base.health(worker_alive=analyser.alive),
         overlay=Pictures(base.sessions, base.spool.root, base.results).overlay,
         retry_study=lambda study_id, who: _retry_study(base, study_id, who),
         retry_delivery=lambda delivery_id, who: _retry_delivery(base, delivery_id, who),
@@ -402,17 +282,6 @@ def _web(base: Foundation, analyser: InferenceProcess | InlineEngine) -> WebServ
         version=__version__,
     )
     return WebServer(create_app(deps), config.web.host, config.web.port)
-
-
-def _health(base: Foundation, analyser: InferenceProcess | InlineEngine) -> health.Health:
-    return health.judge(
-        health.gather(
-            base.sessions,
-            base.spool.root,
-            low_water_mb=base.config.storage.low_water_mark_mb,
-            worker_alive=lambda: analyser.alive,
-        )
-    )
 
 
 def _retry_study(base: Foundation, study_id: int, who: str) -> None:

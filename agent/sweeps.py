@@ -1,0 +1,97 @@
+"""The housekeeping list: what the schedule runs, and how often."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+
+import structlog
+
+from agent import retention
+from agent.assembly import sweep as assembly
+from agent.config import Config
+from agent.delivery import registry
+from agent.foundation import Foundation
+from agent.health import Severity
+from agent.intake import janitor
+from agent.schedule import Sweep
+from db import engine as db_engine
+from db.models import Study
+from db.queries import claims, delivery_claims, studies
+from dicom_nodes.errors import NodeError
+
+log = structlog.get_logger(__name__)
+
+
+def housekeeping(
+    base: Foundation, wake_outbox: Callable[[], None], worker_alive: Callable[[], bool]
+) -> list[Sweep]:
+    """Name, every, function; each is safe to repeat and to miss."""
+    every = base.config.schedule
+    keep = dt.timedelta(days=base.config.storage.retention_days)
+    count = count_instances_at(base)
+    return [
+        Sweep(
+            "assembly",
+            every.assembly_s,
+            lambda: assembly.sweep(base.sessions, base.config.assembly, base.clock(), count),
+        ),
+        Sweep("lease_expiry", every.lease_s, lambda: _expire_leases(base)),
+        Sweep("delivery", every.delivery_s, wake_outbox),
+        Sweep("digests", every.digest_s, lambda: _digest(base)),
+        Sweep(
+            "retention",
+            every.retention_s,
+            lambda: retention.sweep(
+                base.sessions, base.spool.root, base.results, keep, base.clock()
+            ),
+        ),
+        Sweep("janitor", every.retention_s, lambda: sweep_spool(base)),
+        Sweep("health", every.health_s, lambda: _log_health(base, worker_alive())),
+    ]
+
+
+def sweep_spool(base: Foundation) -> None:
+    """Remove what interrupted transfers left."""
+    janitor.sweep(base.spool, _janitor_settings(base.config))
+
+
+def count_instances_at(base: Foundation) -> assembly.CountInstances | None:
+    """How to ask the archive for its count, if configuration names one to ask."""
+    name = base.config.assembly.count_from
+    if not name:
+        return None
+    destination = next(d for d in base.config.destinations if d.name == name)
+    channel = registry.channel(destination, base.config.dicom.ae_title)
+
+    def count(study: Study) -> int | None:
+        with db_engine.reading(base.sessions) as session:
+            ours = studies.result_series(session, study.id)
+        try:
+            return channel.count_instances(study.study_uid, ours)
+        except NodeError as error:
+            log.warning("archive_not_counted", study=study.key, why=str(error))
+            return None
+
+    return count
+
+
+def _expire_leases(base: Foundation) -> None:
+    with base.sessions.begin() as session:
+        claims.expire(session, base.clock())
+        delivery_claims.expire_leases(session, base.clock())
+
+
+def _digest(base: Foundation) -> None:
+    with base.sessions() as session:
+        janitor.digest_pending(session, base.spool)
+
+
+def _log_health(base: Foundation, worker_alive: bool) -> None:
+    for check in base.health(worker_alive=worker_alive).checks:
+        if check.severity is not Severity.OK:
+            log.warning("health", check=check.name, severity=check.severity, reason=check.reason)
+
+
+def _janitor_settings(config: Config) -> janitor.JanitorSettings:
+    return janitor.JanitorSettings(keep_incoming_s=config.storage.keep_incoming_minutes * 60)
