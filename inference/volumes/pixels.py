@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,49 +25,63 @@ class Decoded:
 
 
 def decode(frames: Sequence[FrameHeader]) -> Decoded:
-    """Decode frames file by file; memory is the result plus one frame."""
-    shape = (len(frames), frames[0].rows, frames[0].columns)
-    array = np.zeros(shape, dtype=value_type(frames))
-    failed: dict[int, str] = {}
+    """Decode frames file by file; memory is the result plus one frame.
+
+    The result is int16 where rescale and values allow, int32 where only the range does not, and
+    float32 where a rescale is fractional.
+    """
+    slab = _Slab(_new_array(frames))
     by_file: dict[Path, dict[int, int]] = {}
     for k, frame in enumerate(frames):
         by_file.setdefault(frame.path, {})[frame.frame_number - 1] = k
     for path, wanted in by_file.items():
-        _decode_file(path, wanted, frames, array, failed)
-    return Decoded(_narrowed(array), failed)
-
-
-def value_type(frames: Sequence[FrameHeader]) -> np.dtype[np.generic]:
-    """The narrowest of int16, int32 and float32 that holds every possible value."""
-    low, high = 0.0, 0.0
-    for frame in frames:
-        if frame.has_modality_lut:
-            return np.dtype(np.float32)
-        if not (frame.slope.is_integer() and frame.intercept.is_integer()):
-            return np.dtype(np.float32)
-        stored = _stored_range(frame)
-        ends = [value * frame.slope + frame.intercept for value in stored]
-        low, high = min(low, *ends), max(high, *ends)
-    for candidate in (np.dtype(np.int16), np.dtype(np.int32)):
-        info = np.iinfo(candidate)
-        if info.min <= low and high <= info.max:
-            return candidate
-    return np.dtype(np.float32)
+        _decode_file(path, wanted, frames, slab)
+    return Decoded(slab.array, slab.failed)
 
 
 def physical(stored: Array, frame: FrameHeader) -> Array:
     """Stored values to HU or MR intensity; padding becomes air (CT) or the frame's darkest."""
-    values = stored.astype(np.float64)
+    values: Array = stored.astype(np.int32 if _is_integral(frame) else np.float64)
     if frame.photometric == "MONOCHROME1" and frame.modality != "CT":
         # Rescaled CT values are HU however they are displayed; MR has no such anchor.
-        low, high = _stored_range(frame)
-        values = low + high - values
-    values = values * frame.slope + frame.intercept
+        values = sum(_stored_range(frame)) - values
+    if (frame.slope, frame.intercept) != (1.0, 0.0):
+        number = values.dtype.type
+        values = values * number(frame.slope) + number(frame.intercept)
     if frame.padding is not None:
-        padded = (stored >= frame.padding[0]) & (stored <= frame.padding[1])
+        low, high = (_as_stored(value, frame) for value in frame.padding)
+        padded = (stored >= low) & (stored <= high)
         if padded.any():
             values[padded] = _background(values, padded, frame)
     return values
+
+
+@dataclass
+class _Slab:
+    """The result while it grows: the array widens when a frame needs it."""
+
+    array: Array
+    failed: dict[int, str] = field(default_factory=dict)
+
+    def put(self, k: int, values: Array) -> None:
+        if self.array.dtype == np.int16:
+            info = np.iinfo(np.int16)
+            if values.min() < info.min or values.max() > info.max:
+                self.array = self.array.astype(np.int32)
+        self.array[k] = values
+
+
+def _new_array(frames: Sequence[FrameHeader]) -> Array:
+    dtype = np.int16 if all(map(_is_integral, frames)) else np.float32
+    return np.zeros((len(frames), frames[0].rows, frames[0].columns), dtype=dtype)
+
+
+def _is_integral(frame: FrameHeader) -> bool:
+    """Whether every possible value of a frame is a whole number of at most 32 bits."""
+    if frame.has_modality_lut or not (frame.slope.is_integer() and frame.intercept.is_integer()):
+        return False
+    largest = max(map(abs, _stored_range(frame))) * abs(frame.slope) + abs(frame.intercept)
+    return largest < np.iinfo(np.int32).max
 
 
 def _background(values: Array, padded: Array, frame: FrameHeader) -> float:
@@ -82,16 +96,19 @@ def _stored_range(frame: FrameHeader) -> tuple[int, int]:
     return 0, (1 << frame.bits_stored) - 1
 
 
+def _as_stored(value: int, frame: FrameHeader) -> int:
+    """A padding value written with the other sign than the pixels it stands for."""
+    if frame.signed and value > (1 << 15) - 1:
+        return value - (1 << 16)
+    return value + (1 << 16) if not frame.signed and value < 0 else value
+
+
 def _decode_file(
-    path: Path,
-    wanted: dict[int, int],
-    frames: Sequence[FrameHeader],
-    array: Array,
-    failed: dict[int, str],
+    path: Path, wanted: dict[int, int], frames: Sequence[FrameHeader], slab: _Slab
 ) -> None:
-    """Decode the frames `wanted` (index in the file -> slice) of one file into `array`."""
+    """Decode the frames `wanted` (index in the file -> slice) of one file."""
     first = frames[next(iter(wanted.values()))]
-    done: set[int] = set()
+    left = set(wanted.values())
     try:
         guards.check_codestreams(path, first.rows, first.columns, first.frames_in_file)
         indices = sorted(wanted)
@@ -100,14 +117,14 @@ def _decode_file(
         decoded = iter_pixels(source, indices=indices, raw=True)
         for index, stored in zip(indices, decoded, strict=False):
             k = wanted[index]
-            array[k] = _fitted(_values(stored, frames[k], path), array)
-            done.add(k)
+            slab.put(k, _values(stored, frames[k], path))
+            left.discard(k)
         reason = "frame absent"
     except guards.RefusedError as refusal:
         reason = str(refusal)
     except Exception as error:  # noqa: BLE001 - decoder plugins raise whatever C led to
         reason = f"undecodable pixel data ({type(error).__name__})"
-    failed.update({k: reason for k in wanted.values() if k not in done})
+    slab.failed.update(dict.fromkeys(left, reason))
 
 
 def _values(stored: Array, frame: FrameHeader, path: Path) -> Array:
@@ -117,18 +134,3 @@ def _values(stored: Array, frame: FrameHeader, path: Path) -> Array:
         ds = pydicom.dcmread(path, stop_before_pixels=True)
         return np.asarray(apply_modality_lut(stored, ds), dtype=np.float64)
     return physical(stored, frame)
-
-
-def _narrowed(array: Array) -> Array:
-    """int16 where the values that really occur fit it (12-bit CT stored in unsigned 16 bits)."""
-    info = np.iinfo(np.int16)
-    fits = array.dtype == np.int32 and info.min <= array.min() and array.max() <= info.max
-    return array.astype(np.int16) if fits else array
-
-
-def _fitted(values: Array, array: Array) -> Array:
-    """Values clipped to the target type: stored bits beyond BitsStored must not wrap around."""
-    if array.dtype.kind != "i":
-        return values
-    info = np.iinfo(array.dtype)
-    return np.clip(np.rint(values), info.min, info.max)

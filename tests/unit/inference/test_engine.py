@@ -24,7 +24,7 @@ from inference.volumes import read_series
 
 BALL_MM = (20.0, -18.0, 12.0)
 RADIUS_MM = 24.0
-SIZE = (30, 80, 80)
+SIZE = (24, 56, 56)
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +89,7 @@ def test_every_label_is_reported_with_the_pack_that_said_so(random_pack: Path, t
     assert set(findings.timings_s) == {"read", "encode", "grounding", "load", "total"}
     assert findings.reason == ""
     (report,) = findings.series
-    assert (report.used, report.slices, report.reason) == (True, 30, "")
+    assert (report.used, report.slices, report.reason) == (True, 24, "")
 
 
 def test_findings_survive_json(random_pack: Path, tmp_path: Path):
