@@ -24,6 +24,9 @@ _config.LOG_REQUEST_IDENTIFIERS = False
 _config.LOG_RESPONSE_IDENTIFIERS = False
 _config.LOG_HANDLER_LEVEL = "none"
 
+#: How long the library's threads get to finish before their socket is closed.
+_GOODBYE_S = 5.0
+
 #: A-ASSOCIATE-RJ (source, reason) in words (PS3.8 table 9-21).
 _REJECTIONS = {
     (1, 1): "no reason given",
@@ -51,17 +54,19 @@ def associate(node: Node, contexts: Sequence[PresentationContext]) -> Iterator[A
             f"{where(node)}: {len(contexts)} presentation contexts; 1 to {MAX_CONTEXTS} are allowed"
         )
     sockets: list[socket.socket] = []
-    association = _request(node, contexts, sockets)
-    if not association.is_established:
-        for leaked in sockets:  # pynetdicom leaves the socket of a failed connection open
-            leaked.close()
-        raise _why_not(association, node)
     try:
-        yield association
-    except BaseException:
-        _end(association, abort=True)
-        raise
-    _end(association, abort=False)
+        association = _request(node, contexts, sockets)
+        if not association.is_established:
+            raise _why_not(association, node)
+        try:
+            yield association
+        except BaseException:
+            _end(association, abort=True)
+            raise
+        _end(association, abort=False)
+    finally:
+        for leaked in sockets:  # pynetdicom leaves a socket open when the peer was gone first
+            leaked.close()
 
 
 def where(node: Node) -> str:
@@ -72,8 +77,8 @@ def where(node: Node) -> str:
 def broken(node: Node) -> PeerUnavailable:
     """The error for an association that ended, or a response that did not come, in an exchange."""
     return PeerUnavailable(
-        f"{where(node)}: no valid response within {node.timeout_s:g} s or the connection broke; "
-        "check the peer and the network between"
+        f"{where(node)}: no valid response within {node.timeout_s:g} s, or the connection broke; "
+        f"check its log, that it allows {node.calling_ae} to do this, and the network between"
     )
 
 
@@ -96,7 +101,7 @@ def _request(
             tls_args=(node.tls, node.host) if node.tls else None,
             evt_handlers=[
                 (evt.EVT_ACSE_SENT, _keep_socket, [sockets]),
-                (evt.EVT_CONN_OPEN, _tune, [node.timeout_s]),
+                (evt.EVT_CONN_OPEN, _tune, [sockets, node.timeout_s]),
             ],
         )
     except OSError as error:  # the host name does not resolve
@@ -110,8 +115,9 @@ def _keep_socket(event: Any, sockets: list[socket.socket]) -> None:
         sockets.append(event.assoc.dul.socket.socket)
 
 
-def _tune(event: Any, timeout_s: float) -> None:
+def _tune(event: Any, sockets: list[socket.socket], timeout_s: float) -> None:
     raw = event.assoc.dul.socket.socket
+    sockets.append(raw)  # over TLS another object than before
     # Nagle's algorithm and delayed acknowledgements together cost 40 ms a message
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # pynetdicom leaves the socket without a time-out: a peer that stalls would hold us for ever
@@ -143,3 +149,4 @@ def _end(association: Association, *, abort: bool) -> None:
     with suppress(Exception):  # the exchange is over; how the goodbye goes changes nothing
         if association.is_established:
             (association.abort if abort else association.release)()
+        association.join(_GOODBYE_S)

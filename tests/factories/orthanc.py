@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import subprocess
@@ -27,6 +28,7 @@ class Orthanc:
     Args:
         directory: for configuration, log and storage; survives stop and start.
         modalities: name -> (AE title, host, port) of the peers it may send to (C-MOVE).
+        authorization: ``user:password`` for the REST calls made here.
         config: further keys of Orthanc's configuration; they win.
     """
 
@@ -37,6 +39,7 @@ class Orthanc:
         ae_title: str = "ORTHANC",
         modalities: Mapping[str, tuple[str, str, int]] | None = None,
         dicomweb: bool = True,
+        authorization: str = "",
         **config: Any,
     ) -> None:
         self.directory = directory
@@ -44,6 +47,7 @@ class Orthanc:
         self.host = "127.0.0.1"
         self.dicom_port = peers.free_port()
         self.http_port = peers.free_port()
+        self._authorization = authorization
         self._config = self._configuration(modalities or {}, dicomweb) | config
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -88,7 +92,7 @@ class Orthanc:
         """
         connection = http.client.HTTPConnection(self.host, self.http_port, timeout=30)
         try:
-            connection.request(method, path, body)
+            connection.request(method, path, body, self._headers())
             response = connection.getresponse()
             content = response.read()
         finally:
@@ -114,6 +118,10 @@ class Orthanc:
         """The stored Part-10 file of an instance."""
         (instance,) = self.instances(SOPInstanceUID=sop_uid)
         return self.request("GET", f"/instances/{instance['ID']}/file")
+
+    def _headers(self) -> dict[str, str]:
+        pair = base64.b64encode(self._authorization.encode()).decode()
+        return {"Authorization": f"Basic {pair}"} if self._authorization else {}
 
     def _ready(self) -> bool:
         assert self._process is not None

@@ -20,7 +20,7 @@ class Proxy:
     Attributes:
         delay_s: pause before every chunk of 8 KiB, either way.
         cut_after: close a connection after this many bytes from the client; None = never.
-        swallow_answers: forward what the client says, lose what the server answers.
+        answers_before_silence: lose what the server answers after this many chunks; None = never.
     """
 
     def __init__(
@@ -29,11 +29,11 @@ class Proxy:
         *,
         delay_s: float = 0.0,
         cut_after: int | None = None,
-        swallow_answers: bool = False,
+        answers_before_silence: int | None = None,
     ) -> None:
         self.delay_s = delay_s
         self.cut_after = cut_after
-        self.swallow_answers = swallow_answers
+        self.answers_before_silence = answers_before_silence
         self.connections = 0
         self._target_port = target_port
         self._stop = threading.Event()
@@ -73,10 +73,10 @@ class Proxy:
             return
         ended = threading.Event()
         backward = threading.Thread(
-            target=self._pump, args=(server, client, ended, None, self.swallow_answers)
+            target=self._pump, args=(server, client, ended, None, self.answers_before_silence)
         )
         backward.start()
-        self._pump(client, server, ended, self.cut_after, False)
+        self._pump(client, server, ended, self.cut_after, None)
         backward.join()
         client.close()
         server.close()
@@ -87,9 +87,9 @@ class Proxy:
         sink: socket.socket,
         ended: threading.Event,
         limit: int | None,
-        swallow: bool,
+        silent_after: int | None,
     ) -> None:
-        seen = 0
+        seen = chunks = 0
         source.settimeout(0.05)
         with suppress(OSError):
             while not (self._stop.is_set() or ended.is_set()):
@@ -100,8 +100,9 @@ class Proxy:
                 seen += len(data)
                 if not data or (limit is not None and seen > limit):
                     break
+                chunks += 1
                 self._stop.wait(self.delay_s)
-                if not swallow:
+                if silent_after is None or chunks <= silent_after:
                     sink.settimeout(10)
                     sink.sendall(data)
                     sink.settimeout(0.05)
