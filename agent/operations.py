@@ -133,7 +133,7 @@ def _study_row(study: Study) -> dict[str, Any]:
         "reason": study.reason,
         "pack": study.pack,
         "attempts": study.attempts,
-        "last_instance_at": study.last_instance_at,
+        "last_image": study.last_instance_at,
     }
 
 

@@ -41,10 +41,11 @@ def sweep(
             if study is None or study.state not in FINAL:
                 continue
             files, directories = _files(session, study_id, spool, results)
+            files += _pictures(directories, results)
             for table in TABLES:
                 session.execute(sa.delete(table).where(table.study_id == study_id))
             session.delete(study)
-        _remove(files, directories, spool)
+        _remove(files, directories, (spool, results / "pictures"))
         removed += 1
         log.info("study_removed", study=study.key, files=len(files))
     return removed
@@ -71,7 +72,12 @@ def _files(
     return [spool / p for p in instances.scalars()], [results / a for a in analyses.scalars()]
 
 
-def _remove(files: list[Path], directories: list[Path], spool: Path) -> None:
+def _pictures(directories: list[Path], results: Path) -> list[Path]:
+    """Overlay pictures that the page kept, named by analysis (agent/web/pictures.py)."""
+    return [p for d in directories for p in (results / "pictures").glob(f"{d.name}-*.png")]
+
+
+def _remove(files: list[Path], directories: list[Path], keep: tuple[Path, ...]) -> None:
     parents = set()
     for file in files:
         file.unlink(missing_ok=True)
@@ -79,12 +85,12 @@ def _remove(files: list[Path], directories: list[Path], spool: Path) -> None:
     for directory in directories:
         shutil.rmtree(directory, ignore_errors=True)
     for parent in sorted(parents, key=lambda p: len(p.parts), reverse=True):
-        _remove_empty(parent, spool)
+        _remove_empty(parent, keep)
 
 
-def _remove_empty(directory: Path, stop: Path) -> None:
-    """Remove a directory and its parents while they are empty, up to the spool itself."""
-    while directory != stop and stop in directory.parents:
+def _remove_empty(directory: Path, keep: tuple[Path, ...]) -> None:
+    """Remove a directory and its parents while they are empty, up to one that stays."""
+    while directory not in keep and any(stop in directory.parents for stop in keep):
         try:
             directory.rmdir()
         except OSError:

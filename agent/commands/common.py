@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -81,8 +82,14 @@ def database(config: Config) -> Iterator[sessionmaker[Session]]:
         engine.dispose()
 
 
-def show(rows: Sequence[dict[str, Any]], *, as_json: bool, title: str = "") -> None:
-    """Print a listing as a table for people or as JSON for programs."""
+def show(
+    rows: Sequence[dict[str, Any]],
+    *,
+    as_json: bool,
+    title: str = "",
+    columns: Sequence[str] | None = None,
+) -> None:
+    """Print a listing as a table for people (only `columns`) or as JSON for programs (all)."""
     if as_json:
         typer.echo(json.dumps(list(rows), indent=2, default=str))
         return
@@ -93,10 +100,11 @@ def show(rows: Sequence[dict[str, Any]], *, as_json: bool, title: str = "") -> N
         typer.echo(f"{title or 'listing'}: nothing to show")
         return
     table = Table(title=title or None, header_style="bold")
-    for column in rows[0]:
+    shown = list(columns or rows[0])
+    for column in shown:
         table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(v) for v in row.values()))
+        table.add_row(*(_cell(row[column]) for column in shown))
     Console().print(table)
 
 
@@ -105,6 +113,8 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.2f}"
+    if isinstance(value, dt.datetime):
+        return value.astimezone().strftime("%m-%d %H:%M:%S")
     return str(value)
 
 

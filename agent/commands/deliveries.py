@@ -10,6 +10,8 @@ from agent.commands import common
 
 app = typer.Typer(help="List and retry deliveries to PACS and archives.", no_args_is_help=True)
 
+COLUMNS = ("id", "study", "destination", "kind", "state", "attempts", "last_error")
+
 
 @app.command("list")
 def list_deliveries(
@@ -31,7 +33,7 @@ def list_deliveries(
         )
     with common.database(common.load_config(config)) as sessions, sessions() as session:
         rows = operations.list_deliveries(session, state, destination, limit)
-    common.show(rows, as_json=as_json, title="deliveries")
+    common.show(rows, as_json=as_json, title="deliveries", columns=COLUMNS)
 
 
 @app.command("retry")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -45,14 +46,14 @@ def send(
     def progress(_outcome: StoreOutcome) -> None:
         nonlocal sent
         sent += 1
-        if not as_json:
+        if sys.stderr.isatty() and not as_json:
             typer.echo(f"\r{sent} instances sent", nl=False, err=True)
 
     try:
         outcomes = store.send_directory(node, directory, progress)
     except NodeError as error:
         common.fail(str(error), common.ExitCode.PEER)
-    if not as_json:
+    if sys.stderr.isatty() and not as_json:
         typer.echo(err=True)
     refused = [o for o in outcomes if not o.ok]
     summary = {"sent": len(outcomes) - len(refused), "refused": len(refused)}

@@ -10,6 +10,7 @@ import typer
 from agent.commands import common
 
 app = typer.Typer(help="List, inspect and retry studies.", no_args_is_help=True)
+COLUMNS = ("id", "state", "revision", "modalities", "instances", "priority", "reason", "last_image")
 StudyArgument = Annotated[str, typer.Argument(help="Study id (number) or StudyInstanceUID.")]
 
 
@@ -30,7 +31,7 @@ def list_studies(
         )
     with common.database(common.load_config(config)) as sessions, sessions() as session:
         rows = operations.list_studies(session, state, limit)
-    common.show(rows, as_json=as_json, title="studies")
+    common.show(rows, as_json=as_json, title="studies", columns=COLUMNS)
 
 
 @app.command("show")
