@@ -63,5 +63,5 @@ def router(deps: WebDependencies, pages: Pages) -> APIRouter:
 
 
 def detail_json(detail: StudyDetail) -> dict[str, Any]:
-    """The wire form of a study."""
-    return {**jsonable_encoder(detail, exclude={"entry"}), **entry_json(detail.entry)}
+    """The wire form of a study: its worklist entry, the delivery summary replaced by the rows."""
+    return {**entry_json(detail.entry), **jsonable_encoder(detail, exclude={"entry"})}
