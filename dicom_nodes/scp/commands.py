@@ -22,6 +22,10 @@ class PeerGone(Exception):
     """The association ended without release: aborted, closed or silent for too long."""
 
 
+class PeerSilent(PeerGone):
+    """The peer is connected but does not go on; we abort."""
+
+
 class ProtocolError(Exception):
     """The peer broke the protocol; carries the reason of our A-ABORT."""
 

@@ -81,6 +81,7 @@ class Served:
         with contextlib.suppress(OSError):
             self.set_timeout(_LINGER_S)
             self.sock.sendall(pdu)
+            self.sock.shutdown(socket.SHUT_WR)
             deadline = time.monotonic() + _LINGER_S
             while self.sock.recv(1 << 16) and time.monotonic() < deadline:
                 pass

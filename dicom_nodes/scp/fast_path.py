@@ -20,7 +20,7 @@ import structlog
 from dicom_nodes import identifiers, statuses
 from dicom_nodes.received import Peer, StoreHandler, StoreRequest
 from dicom_nodes.scp import commands, storage
-from dicom_nodes.scp.commands import Command, PeerGone, ProtocolError
+from dicom_nodes.scp.commands import Command, PeerGone, PeerSilent, ProtocolError
 from dicom_nodes.scp.negotiation import Context
 
 log = structlog.get_logger(__name__)
@@ -116,7 +116,7 @@ class Connection:
                 longest_s = limits.idle_timeout_s if idle else limits.network_timeout_s
                 if time.monotonic() - started < longest_s:
                     continue
-                raise PeerGone("silent for too long") from error
+                raise PeerSilent("silent for too long") from error
             except OSError as error:
                 raise PeerGone("connection broken") from error
         if count == 0:
@@ -164,7 +164,7 @@ class Connection:
         if not self._pdu_since:
             self._pdu_since = now
         elif now - self._pdu_since > self._limits.dimse_timeout_s:
-            raise PeerGone("one PDU took too long")
+            raise PeerSilent("one PDU took too long")
 
     def _p_data(self, offset: int, end: int) -> None:
         while offset < end:

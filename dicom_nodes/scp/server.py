@@ -23,7 +23,7 @@ from dicom_nodes import identifiers, statuses
 from dicom_nodes.errors import NodeConfigError
 from dicom_nodes.received import Peer, StoreHandler
 from dicom_nodes.scp import fallback, fast_path, negotiation
-from dicom_nodes.scp.commands import PeerGone, ProtocolError
+from dicom_nodes.scp.commands import PeerGone, PeerSilent, ProtocolError
 from dicom_nodes.scp.connection import Served
 from dicom_nodes.scp.settings import ServerSettings, refusal
 
@@ -216,7 +216,8 @@ class StorageServer:
             connection.serve()
         except PeerGone as error:
             log.info("association_broken", calling_ae=peer.calling_ae, reason=str(error))
-            served.last_words(statuses.abort_pdu(statuses.NO_ABORT_REASON))
+            if isinstance(error, PeerSilent):
+                served.last_words(statuses.abort_pdu(statuses.NO_ABORT_REASON))
             return False
         except ProtocolError as error:
             log.warning("association_aborted", calling_ae=peer.calling_ae, reason=str(error))
