@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,7 +108,7 @@ class Engine:
                     raise DeviceError(
                         "the GPU failed during the analysis; restart the process, then the driver"
                     ) from error
-                log.exception("analysis_failed", error=type(error).__name__)
+                log.error("analysis_failed", error=type(error).__name__, at=_place(error))
                 return _failed(study, pack, f"unexpected {type(error).__name__} in the model")
             else:
                 return result
@@ -123,6 +124,12 @@ def _read_packs(directories: Sequence[Path]) -> dict[str, Pack]:
             raise PackError(f"two packs are named {manifest.name!r}; configure one of them")
         found[manifest.name] = Pack(directory, manifest)
     return found
+
+
+def _place(error: Exception) -> str:
+    """Where an error was raised; its text stays out of the log, for it may hold anything."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).stem}.{frame.name}:{frame.lineno}"
 
 
 def _failed(study: StudyInput, pack: Pack, reason: str) -> Findings:

@@ -26,7 +26,7 @@ class Family:
 
 FAMILIES = {
     "neurovfm": Family(
-        load="inference.neurovfm.analyse:load",
+        load="inference.neurovfm.loading:load",
         analyse="inference.neurovfm.analyse:analyse",
     ),
 }

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from inference.errors import OutOfMemoryError, PackError, VolumeError
+from inference.errors import OutOfMemoryError, VolumeError
 from inference.explain import grounding
 from inference.findings import Finding, Findings, Grounding, SeriesReport, Status
 from inference.neurovfm import batching, weights
 from inference.neurovfm.heads import HeadOutput
+from inference.neurovfm.loading import LoadedPack
 from inference.neurovfm.preprocess import PreparedVolume, preprocess_volume
-from inference.packs import Head, Label, Manifest
+from inference.packs import Head, Label
 from inference.stopwatch import Stopwatch
 from inference.study import SeriesInput, StudyInput
 from inference.volumes import SeriesVolumes, Volume, read_series
@@ -25,15 +25,6 @@ from inference.volumes.model_grid import model_grid
 Progress = Callable[[str], None]
 NEAR = 0.5
 """Findings from this share of their threshold on are grounded too: a reader may want to look."""
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedPack:
-    """A pack's models on their device; `heads` by the head's name."""
-
-    manifest: Manifest
-    encoder: weights.LoadedEncoder
-    heads: Mapping[str, weights.LoadedHead]
 
 
 @dataclass(eq=False)
@@ -47,27 +38,6 @@ class _Gathered:
     """Why eligible series are not, or not wholly, part of the answer."""
 
 
-def load(directory: Path, manifest: Manifest, device: torch.device) -> LoadedPack:
-    """Load encoder and heads and check that they fit the manifest's labels.
-
-    Raises:
-        PackError: a file does not fit its configuration or the labels.
-    """
-    encoder = weights.load_encoder_files(
-        directory / manifest.encoder.config, directory / manifest.encoder.weights, manifest.name
-    )
-    encoder.model.to(device)
-    heads = {}
-    for head in manifest.heads:
-        loaded = weights.load_head_files(
-            directory / head.files.config, directory / head.files.weights, head.name
-        )
-        loaded.model.to(device)
-        _check_fit(encoder, loaded, head, device)
-        heads[head.name] = loaded
-    return LoadedPack(manifest, encoder, heads)
-
-
 def analyse(
     study: StudyInput,
     pack: LoadedPack,
@@ -79,7 +49,7 @@ def analyse(
 
     Args:
         study: the files.
-        pack: from `load`.
+        pack: from `loading.load`.
         device: where the pack was loaded.
         progress: called with a short text at every step.
         scale: share of the usual token budget, for a device with little memory left.
@@ -92,7 +62,7 @@ def analyse(
     if head is None:
         return _not_attempted(study, pack, _Gathered(), f"the pack does not read {study.modality}")
     clock = Stopwatch()
-    gathered = _gather(study, tell)
+    gathered = _gather(study, pack, tell)
     clock.lap("read")
     if not gathered.volumes:
         return _not_attempted(study, pack, gathered, _why_nothing(gathered))
@@ -113,22 +83,22 @@ def analyse(
     )
 
 
-def _gather(study: StudyInput, tell: Progress) -> _Gathered:
+def _gather(study: StudyInput, pack: LoadedPack, tell: Progress) -> _Gathered:
     """Read and tokenise series by series; voxels are let go as soon as they are tokens."""
     gathered = _Gathered()
     for number, series in enumerate(study.series, start=1):
         tell(f"reading series {number} of {len(study.series)}")
         read = read_series(series, modality=study.modality)
-        _take(series, read, gathered)
+        _take(series, read, pack, gathered)
     return gathered
 
 
-def _take(series: SeriesInput, read: SeriesVolumes, gathered: _Gathered) -> None:
+def _take(series: SeriesInput, read: SeriesVolumes, pack: LoadedPack, gathered: _Gathered) -> None:
     number = len(gathered.reports) + 1
     warnings, refusals, slices = list(read.warnings), [], 0
     for volume in read.volumes:
         try:
-            prepared = _prepare(volume)
+            prepared = _prepare(volume, pack)
         except VolumeError as error:
             refusals.append(f"{volume.label}: {error}" if volume.label else str(error))
             continue
@@ -154,9 +124,17 @@ def _take(series: SeriesInput, read: SeriesVolumes, gathered: _Gathered) -> None
     )
 
 
-def _prepare(volume: Volume) -> PreparedVolume:
+def _prepare(volume: Volume, pack: LoadedPack) -> PreparedVolume:
     grid = model_grid(volume)
-    return preprocess_volume(grid.array, grid.affine, volume.modality, spacing_mm=grid.spacing_mm)
+    prepared = preprocess_volume(
+        grid.array, grid.affine, volume.modality, spacing_mm=grid.spacing_mm
+    )
+    position = pack.encoder.model.config.position
+    if position is not None and any(
+        n > limit for n, limit in zip(prepared.grid, position.limits, strict=True)
+    ):
+        raise VolumeError(f"larger than the model's field of {list(position.limits)} tokens")
+    return prepared
 
 
 @torch.inference_mode()
@@ -255,25 +233,6 @@ def _signs(head: weights.LoadedHead, labels: int) -> Sequence[float]:
         return [1.0] * labels
     signs: list[float] = np.sign(scale.detach().float().cpu().numpy()).tolist()
     return signs
-
-
-def _check_fit(
-    encoder: weights.LoadedEncoder, head: weights.LoadedHead, entry: Head, device: torch.device
-) -> None:
-    width, wanted = encoder.model.config.embed_dim, head.model.config.dim
-    if width != wanted:
-        raise PackError(
-            f"head {entry.name}: reads embeddings {wanted} wide, the encoder's are {width}; "
-            "pack the head with the encoder it was trained on"
-        )
-    with torch.inference_mode():
-        probe = head.model(torch.zeros(1, width, device=device), torch.tensor([0, 1]))
-    outputs = probe.logits.shape[1]
-    if outputs != len(entry.labels):
-        raise PackError(
-            f"head {entry.name}: has {outputs} outputs, the manifest lists {len(entry.labels)} "
-            "labels; list every output in its order"
-        )
 
 
 def _not_attempted(

@@ -18,15 +18,21 @@ from inference.neurovfm.model import build_encoder
 
 WIDTH = 64
 POSITION_CHANNELS = 30
-ENCODER = {
-    "which": "vit",
-    "params": {
-        "embed_dim": WIDTH,
-        "depth": 2,
-        "num_heads": 2,
-        "embed_layer_cf": {"which": "voxel", "params": {}},
-    },
-}
+
+
+def encoder_config(field_tokens: tuple[int, int] = (128, 192)) -> dict[str, Any]:
+    """An official configuration of a very small encoder; its field is (depth, plane) tokens."""
+    position = {"d": POSITION_CHANNELS, "d_size": field_tokens[0], "hw_size": field_tokens[1]}
+    return {
+        "which": "vit",
+        "params": {
+            "embed_dim": WIDTH,
+            "depth": 2,
+            "num_heads": 2,
+            "embed_layer_cf": {"which": "voxel", "params": {}},
+            "pos_emb_cf": {"which": "pe3d", "params": position},
+        },
+    }
 
 
 def label(identifier: str, **changes: Any) -> packs.Label:
@@ -50,11 +56,12 @@ def random_pack(
     ct: tuple[packs.Label, ...] = (label("bleed", threshold=0.0), label("fracture")),
     mr: tuple[packs.Label, ...] = (label("tumor", threshold=0.0),),
     seed: int = 7,
+    field_tokens: tuple[int, int] = (128, 192),
 ) -> Path:
     """A pack with random weights; a threshold of 0 makes its label always present."""
     torch.manual_seed(seed)
-    encoder = build_encoder(ENCODER)
-    _save(directory / "encoder", ENCODER, encoder)
+    settings = encoder_config(field_tokens)
+    _save(directory / "encoder", settings, build_encoder(settings))
     for modality, labels in (("ct", ct), ("mr", mr)):
         config = head_config(which, len(labels))
         _save(directory / modality, config, build_head(config, WIDTH))
@@ -66,7 +73,8 @@ def bright_pack(directory: Path, *, name: str = "bright", level: float = 0.55) -
 
     Attention and token logits both follow the token's mean, so grounding must lie on it.
     """
-    encoder, config = build_encoder(ENCODER), head_config("classify_then_aggregate", 1)
+    settings = encoder_config()
+    encoder, config = build_encoder(settings), head_config("classify_then_aggregate", 1)
     head = build_head(config, WIDTH)
     with torch.no_grad():
         for parameter in (*encoder.parameters(), *head.parameters()):
@@ -78,7 +86,7 @@ def bright_pack(directory: Path, *, name: str = "bright", level: float = 0.55) -
         head.mlp.mlp[0].weight[0, 0] = 200.0
         head.mlp.mlp[0].bias[0] = -200.0 * (level - 0.4139) / 0.4059 / 20
         head.output_scale.fill_(1.0)
-    _save(directory / "encoder", ENCODER, encoder)
+    _save(directory / "encoder", settings, encoder)
     labels = (label("bright_tissue"),)
     for modality in ("ct", "mr"):
         _save(directory / modality, config, head)

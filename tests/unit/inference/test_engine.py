@@ -18,7 +18,7 @@ from inference.engine import Engine
 from inference.errors import DeviceError, OutOfMemoryError, PackError
 from inference.explain import finding_mask
 from inference.findings import Findings, Status
-from inference.neurovfm import analyse, batching
+from inference.neurovfm import batching, loading
 from inference.study import SeriesInput, StudyInput
 from inference.volumes import read_series
 
@@ -208,6 +208,16 @@ def test_missing_slices_make_the_result_partial(random_pack: Path, tmp_path: Pat
     assert findings.series[0].used
 
 
+def test_a_volume_beyond_the_models_field_is_left_out(tmp_path: Path):
+    """One oversized series does not cost the study its answer."""
+    pack = model_packs.random_pack(tmp_path / "pack", field_tokens=(8, 12))
+    whole_spine = ct("2", spacing=(24.0, 3.0, 3.0))
+    findings = Engine([pack], "cpu").analyse(study(tmp_path, ct(), whole_spine), "random")
+    assert findings.status is Status.PARTIAL
+    assert findings.series[0].used
+    assert findings.series[1].reason == "larger than the model's field of [8, 12, 12] tokens"
+
+
 def test_nothing_usable_is_not_attempted(random_pack: Path, tmp_path: Path):
     """The reasons of all series make the study's."""
     localizer = dicom.ct_series(5, 32, 32, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
@@ -251,13 +261,13 @@ def test_progress_tells_the_steps(random_pack: Path, tmp_path: Path):
 def test_a_pack_is_loaded_once(random_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Models stay resident: the second study finds them."""
     loads: list[Path] = []
-    original = analyse.load
+    original = loading.load
 
-    def counting(directory: Path, *rest: Any) -> analyse.LoadedPack:
+    def counting(directory: Path, *rest: Any) -> loading.LoadedPack:
         loads.append(directory)
         return original(directory, *rest)
 
-    monkeypatch.setattr(analyse, "load", counting)
+    monkeypatch.setattr(loading, "load", counting)
     engine = Engine([random_pack], "cpu")
     given = study(tmp_path, ct())
     first, second = engine.analyse(given, "random"), engine.analyse(given, "random")
