@@ -54,7 +54,7 @@ TRANSFER_SYNTAXES: list[str | UID] = [
     JPEG2000Lossless,
     RLELossless,
 ]
-_UID = re.compile(r"[0-9.]{1,64}")
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _MODELS = {
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelMove,
@@ -193,8 +193,8 @@ class EmbeddedPacs:
 
     def _path(self, ds: Dataset) -> Path:
         uids = [str(ds.StudyInstanceUID), str(ds.SeriesInstanceUID), str(ds.SOPInstanceUID)]
-        if not all(_UID.fullmatch(uid) for uid in uids):
-            raise ValueError("UIDs become file names here; one has other characters")
+        if not all(_UID.fullmatch(uid) and len(uid) <= 64 for uid in uids):
+            raise ValueError("UIDs become file names here; one is no UID")
         return self.directory / uids[0] / uids[1] / f"{uids[2]}.dcm"
 
 

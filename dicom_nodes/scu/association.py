@@ -139,9 +139,10 @@ def _why_not(association: Association, node: Node) -> NodeError:
             f"{where(node)}: accepts none of the SOP classes {', '.join(sorted(refused))} "
             "in the transfer syntaxes offered; allow them there or do not send them"
         )
+    certificates = ", that each side trusts the other's certificate" if node.tls else ""
     return PeerUnavailable(
         f"{where(node)}: no connection or no answer within {node.timeout_s:g} s; "
-        "check host, port, firewall, and that the peer runs"
+        f"check host, port, firewall{certificates}, and that the peer runs"
     )
 
 

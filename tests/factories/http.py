@@ -7,6 +7,7 @@ with http.serving(lambda request: http.Answer(503)) as server:
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,8 +44,10 @@ class Server:
 
 
 @contextmanager
-def serving(answer: Callable[[Request], Answer]) -> Iterator[Server]:
-    """Serve on 127.0.0.1 for the length of a block."""
+def serving(
+    answer: Callable[[Request], Answer], tls: ssl.SSLContext | None = None
+) -> Iterator[Server]:
+    """Serve on 127.0.0.1 for the length of a block, over https with a TLS context."""
     state = Server(url="")
 
     class Handler(BaseHTTPRequestHandler):
@@ -76,7 +79,10 @@ def serving(answer: Callable[[Request], Answer]) -> Iterator[Server]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    state.url = f"http://127.0.0.1:{server.server_address[1]}/dicom-web"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    scheme = "https" if tls else "http"
+    state.url = f"{scheme}://127.0.0.1:{server.server_address[1]}/dicom-web"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
