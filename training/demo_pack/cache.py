@@ -22,6 +22,7 @@ import structlog
 from inference.neurovfm.preprocess import PreparedVolume, preprocess_volume
 from inference.neurovfm.tokens import BLOCK, Window
 from training.demo_pack.cases import Case
+from training.demo_pack.workers import one_thread
 from training.synthetic.labels import label_ids
 from training.synthetic.study import SyntheticSeries
 
@@ -133,17 +134,8 @@ def _each(cases: Sequence[Case], folder: Path, workers: int) -> Iterator[str]:
         return
     # Fresh processes: a fork of one that already runs torch threads may hang.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_calm) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=one_thread) as pool:
         yield from pool.map(_cache_one, cases, [folder] * len(cases), chunksize=4)
-
-
-def _calm() -> None:
-    """One thread a worker: the studies are the parallelism."""
-    import SimpleITK as sitk  # noqa: N813 - the library's own abbreviation
-    import torch
-
-    torch.set_num_threads(1)
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # type: ignore[no-untyped-call]
 
 
 def _cache_one(case: Case, folder: Path) -> str:

@@ -22,6 +22,7 @@ from pydicom.uid import (
 )
 
 from training.synthetic.headers import (
+    FIRST_SERIES,
     RESCALE_INTERCEPT,
     Origin,
     StudyTags,
@@ -29,11 +30,12 @@ from training.synthetic.headers import (
     ct_elements,
     decimal,
     mr_elements,
+    series_uids,
     study_uid,
 )
 from training.synthetic.study import SyntheticSeries, SyntheticStudy
 
-__all__ = ["StudyTags", "study_uid", "write_dicom"]
+__all__ = ["StudyTags", "series_uids", "study_uid", "write_dicom"]
 
 _IMPLEMENTATION = UID("2.25.203141592653589793238462643383279502884")
 
@@ -64,7 +66,7 @@ def _instances(origin: Origin, *, extras: bool) -> Iterator[tuple[str, int, Data
     """(folder, instance number, dataset); the dataset is reused, save it before the next."""
     if extras:
         yield from _localizer(origin)
-    for number, series in enumerate(origin.study.series, start=2):
+    for number, series in enumerate(origin.study.series, start=FIRST_SERIES):
         dataset = _image_series(origin, series, number)
         for k in range(series.array.shape[0]):
             _set_plane(dataset, origin, number, series.affine, k)

@@ -13,6 +13,8 @@ from pydicom.dataset import Dataset
 from training.synthetic.study import SyntheticSeries, SyntheticStudy
 
 RESCALE_INTERCEPT = -1024
+FIRST_SERIES = 2
+"""Series number of the first image series; the localizer is number 1."""
 # Repetition, echo, inversion time in ms, flip angle, scanning sequence, variant.
 _MR_TIMING: dict[str, tuple[float, float, float | None, float, str, str]] = {
     "T1": (550.0, 12.0, None, 90.0, "SE", "SP"),
@@ -62,6 +64,15 @@ class Origin:
 def study_uid(study: SyntheticStudy, tags: StudyTags) -> str:
     """StudyInstanceUID that `write_dicom` gives the study."""
     return Origin(study, tags).uid("study")
+
+
+def series_uids(study: SyntheticStudy, tags: StudyTags) -> tuple[str, ...]:
+    """SeriesInstanceUID of each of the study's series, in their order."""
+    origin = Origin(study, tags)
+    return tuple(
+        origin.uid("series", number)
+        for number in range(FIRST_SERIES, len(study.series) + FIRST_SERIES)
+    )
 
 
 def common_elements(origin: Origin, number: int, description: str) -> Dataset:

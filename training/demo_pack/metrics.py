@@ -1,0 +1,115 @@
+"""Numbers of the card: AUROC with bootstrap intervals, pointing game, Dice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+from training.demo_pack.labels import Cut
+from training.demo_pack.observe import Observation
+
+Vector = npt.NDArray[np.float64]
+_RESAMPLES = 1000
+_LOWEST, _HIGHEST = 0.05, 0.95
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """One label on the held-out studies. Rates are 0..1; None where nothing could be counted."""
+
+    label: str
+    positives: int
+    negatives: int
+    auroc: float
+    auroc_low: float
+    auroc_high: float
+    threshold: float
+    sensitivity: float
+    specificity: float
+    localized: int
+    pointing: float | None
+    pointing_strict: float | None
+    dice: float | None
+
+
+def auroc(truth: npt.NDArray[np.bool_], score: Vector) -> float:
+    """Area under the ROC curve; ties count half. NaN without both classes."""
+    positives = int(truth.sum())
+    negatives = len(truth) - positives
+    if not positives or not negatives:
+        return float("nan")
+    ranks = rankdata(score)
+    return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def auroc_interval(
+    truth: npt.NDArray[np.bool_], score: Vector, seed: int = 0
+) -> tuple[float, float]:
+    """95 % bootstrap interval over studies, resampled within each class."""
+    rng = np.random.default_rng(seed)
+    yes, no = np.flatnonzero(truth), np.flatnonzero(~truth)
+    if not len(yes) or not len(no):
+        return float("nan"), float("nan")
+    values = []
+    for _ in range(_RESAMPLES):
+        drawn = np.concatenate([rng.choice(yes, len(yes)), rng.choice(no, len(no))])
+        values.append(auroc(truth[drawn], score[drawn]))
+    low, high = np.percentile(values, [2.5, 97.5]).tolist()
+    return low, high
+
+
+def youden_cut(truth: npt.NDArray[np.bool_], score: Vector) -> float:
+    """Probability with the best sensitivity + specificity, half-way to the next score in logits."""
+    if truth.all() or not truth.any():
+        return Cut().probability
+    order = np.sort(np.unique(score))
+    edges = np.concatenate([[order[0] / 2], order])
+    gains = [float((score[truth] > edge).mean() + (score[~truth] <= edge).mean()) for edge in edges]
+    best = int(np.argmax(gains))
+    below = edges[best]
+    above = order[best] if best < len(order) else 1.0
+    logit = (_logit(below) + _logit(above)) / 2
+    return round(float(np.clip(1 / (1 + np.exp(-logit)), _LOWEST, _HIGHEST)), 3)
+
+
+def report(observations: Sequence[Observation], label: str, cuts: Mapping[str, Cut]) -> LabelReport:
+    """Everything the card says of one label."""
+    truth, score = _columns(observations, label)
+    cut = cuts[label]
+    low, high = auroc_interval(truth, score)
+    wanted = [o.places[label] for o in observations if label in o.places]
+    return LabelReport(
+        label=label,
+        positives=int(truth.sum()),
+        negatives=int((~truth).sum()),
+        auroc=auroc(truth, score),
+        auroc_low=low,
+        auroc_high=high,
+        threshold=cut.probability,
+        sensitivity=float((score[truth] > cut.probability).mean()),
+        specificity=float((score[~truth] <= cut.probability).mean()),
+        localized=len(wanted),
+        pointing=_mean([p is not None and p.near for p in wanted]),
+        pointing_strict=_mean([p is not None and p.hit for p in wanted]),
+        dice=_mean([0.0 if p is None else p.dice for p in wanted]),
+    )
+
+
+def _columns(
+    observations: Sequence[Observation], label: str
+) -> tuple[npt.NDArray[np.bool_], Vector]:
+    truth = np.array([o.truth[label] for o in observations], dtype=np.bool_)
+    return truth, np.array([o.probability[label] for o in observations], dtype=np.float64)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _logit(probability: float) -> float:
+    bounded = min(max(probability, 1e-6), 1 - 1e-6)
+    return float(np.log(bounded / (1 - bounded)))

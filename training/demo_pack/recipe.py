@@ -1,0 +1,133 @@
+"""The whole recipe: studies, cache, training, cuts, evaluation, pack and card."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from inference import packs
+from training.demo_pack import export, metrics
+from training.demo_pack.cache import build_cache, load_cache
+from training.demo_pack.card import CARD_FILES, Recipe, write_card
+from training.demo_pack.cases import Case, Split, draw_cases
+from training.demo_pack.cuts import choose_cuts
+from training.demo_pack.labels import Cut
+from training.demo_pack.metrics import LabelReport
+from training.demo_pack.network import MODALITIES, DemoModel
+from training.demo_pack.observe import Observation, observe
+from training.demo_pack.train import Schedule, train
+from training.synthetic.labels import label_ids
+
+log = structlog.get_logger(__name__)
+
+Cuts = dict[str, dict[str, Cut]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Size of a run.
+
+    Attributes:
+        counts: studies by split and modality.
+        schedule: of the training.
+    """
+
+    counts: Mapping[Split, Mapping[str, int]]
+    schedule: Schedule
+
+    def cases(self, seed: int, split: Split) -> list[Case]:
+        """All cases of a split, the modalities mixed so that a stopped run has both."""
+        drawn = [
+            ((number + 0.5) / count, case)
+            for modality, count in self.counts[split].items()
+            for number, case in enumerate(draw_cases(seed, modality, split, count))
+        ]
+        return [case for _, case in sorted(drawn, key=lambda pair: pair[0])]
+
+
+FULL = Plan(
+    counts={
+        Split.TRAIN: {"CT": 420, "MR": 220},
+        Split.VALIDATION: {"CT": 70, "MR": 60},
+        Split.TEST: {"CT": 110, "MR": 90},
+    },
+    schedule=Schedule(steps=1200),
+)
+QUICK = Plan(
+    counts={split: {"CT": 2, "MR": 1} for split in Split},
+    schedule=Schedule(steps=3, studies=1, warm_up=1),
+)
+"""Seconds instead of half an hour: shows that the recipe runs, the pack it makes knows nothing."""
+
+
+def build(
+    out: Path, seed: int, plan: Plan, work_dir: Path, workers: int = 2, command: str = ""
+) -> dict[str, Any]:
+    """Make the pack in `out` and return its card.
+
+    What is slow to make (tokens, observations) is kept in `work_dir` and used again by a later
+    run with the same seed; delete it after a change of the generator or the preprocessing.
+    """
+    clock = _Clock()
+    known = {split: plan.cases(seed, split) for split in Split}
+    tokens = work_dir / "tokens"
+    build_cache([*known[Split.TRAIN], *known[Split.VALIDATION]], tokens, workers)
+    clock.lap("tokens")
+    model = train(load_cache(known[Split.TRAIN], tokens), plan.schedule, seed)
+    export.settle(model)
+    clock.lap("training")
+    validation = load_cache(known[Split.VALIDATION], tokens)
+    cuts = {m: choose_cuts(model, [s for s in validation if s.modality == m]) for m in MODALITIES}
+    export.write_pack(model, out, cuts)
+    # Answers of an earlier model say nothing about this one.
+    answers = work_dir / f"answers-{packs.load_manifest(out).digest[:16]}"
+    seen = observe(out, known[Split.TEST], workers, answers)
+    card = write_card(out, _recipe(model, seed, plan, command), _reports(seen, cuts))
+    export.write_pack(model, out, cuts, CARD_FILES)
+    packs.verify(out)
+    clock.lap("evaluation")
+    return card
+
+
+def _reports(observations: Sequence[Observation], cuts: Cuts) -> dict[str, list[LabelReport]]:
+    return {
+        modality: [
+            metrics.report(_of(observations, modality), label, cuts[modality])
+            for label in label_ids(modality)
+        ]
+        for modality in MODALITIES
+    }
+
+
+def _of(observations: Sequence[Observation], modality: str) -> list[Observation]:
+    return [one for one in observations if one.modality == modality]
+
+
+def _recipe(model: DemoModel, seed: int, plan: Plan, command: str) -> Recipe:
+    return Recipe(
+        command=command,
+        seed=seed,
+        steps=plan.schedule.steps,
+        parameters=sum(p.numel() for p in model.parameters()),
+        studies={
+            modality: {str(split): plan.counts[split][modality] for split in Split}
+            for modality in MODALITIES
+        },
+    )
+
+
+class _Clock:
+    """Logs how long each part of the recipe took."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+
+    def lap(self, part: str) -> None:
+        now = time.monotonic()
+        log.info("recipe_part_done", part=part, seconds=round(now - self._since, 1))
+        self._since = now
