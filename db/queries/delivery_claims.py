@@ -103,10 +103,13 @@ def defer(session: Session, destination: str, until: dt.datetime) -> int:
         )
         .with_for_update(skip_locked=True)
     )
-    ids = session.execute(early).scalars().all()
-    values = {"next_attempt_at": until}
-    session.execute(sa.update(Delivery).where(Delivery.id.in_(ids)).values(values))
-    return len(ids)
+    result = session.execute(
+        sa.update(Delivery)
+        .where(Delivery.id.in_(early))
+        .values(next_attempt_at=until)
+        .execution_options(synchronize_session=False)
+    )
+    return _rowcount(result)
 
 
 def _due(now: dt.datetime) -> sa.Select[Delivery]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,15 +11,17 @@ from typing import Any
 import pytest
 from factories import dicom, peers
 from pydicom.dataset import Dataset
-from pynetdicom import AE, evt
+from pynetdicom import AE, build_context, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelFind,
+    Verification,
 )
 
 from agent.demo.pacs import EmbeddedPacs
 from dicom_nodes.answers import HeldStudy
 from dicom_nodes.errors import PeerBusy, PeerRefused, PeerUnavailable
 from dicom_nodes.node import Node
+from dicom_nodes.scu.association import associate
 from dicom_nodes.scu.echo import echo
 from dicom_nodes.scu.find import count_instances, find_studies, held_study
 from dicom_nodes.scu.move import move
@@ -46,6 +49,15 @@ def find_scp(*answers: tuple[int, Dataset | None]) -> Iterator[Node]:
 def test_echo_returns_when_the_peer_answers(node: Node) -> None:
     """No news is good news."""
     echo(node)
+
+
+def test_every_connection_is_prompt_and_bounded(node: Node) -> None:
+    """Nagle's algorithm is off and the socket has a time-out: both cost dearly when missing."""
+    with associate(node, [build_context(Verification)]) as association:
+        raw = association.dul.socket.socket
+        assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert raw.gettimeout() == node.timeout_s
+    assert raw.fileno() == -1, "closed at the end"
 
 
 def test_echo_to_nobody_says_what_to_check() -> None:
