@@ -83,7 +83,8 @@ class Engine:
             if progress is not None:
                 progress(f"loading pack {name}")
             packs.verify(pack.directory)
-            load = registry.resolve(registry.family(pack.manifest.family).load)
+            functions = registry.family(pack.manifest.family)
+            load, _ = registry.resolve(functions.load), registry.resolve(functions.analyse)
             self._loaded[name] = load(pack.directory, pack.manifest, self._device)
             log.info("pack_loaded", pack=name, version=pack.manifest.version)
         return self._loaded[name]

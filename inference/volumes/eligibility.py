@@ -127,6 +127,8 @@ def _one_type_reason(image_type: tuple[str, ...]) -> str:
         return "screen save"
     if values & PROJECTIONS:
         return "derived projection"
+    if "MOSAIC" in values:
+        return "mosaic of slices in one image"
     first = image_type[0].strip().upper()
     second = image_type[1].strip().upper() if len(image_type) > 1 else ""
     if second == "SECONDARY":

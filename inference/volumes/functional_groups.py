@@ -43,6 +43,7 @@ def _fields(item: Dataset, shared: Dataset, top_type: tuple[str, ...]) -> dict[s
         "pixel_spacing": elements.numbers(macro("PixelMeasuresSequence"), "PixelSpacing", 2),
         "slope": elements.number(transformation, "RescaleSlope") or 1.0,
         "intercept": 0.0 if intercept is None else intercept,
+        "has_rescale": intercept is not None,
         "image_type": next((t for t in frame_types if t), top_type),
         "b_value": elements.number(macro("MRDiffusionSequence"), "DiffusionBValue"),
         "echo_time": elements.number(macro("MREchoSequence"), "EffectiveEchoTime"),

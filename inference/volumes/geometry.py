@@ -14,6 +14,8 @@ from inference.volumes.volume import Matrix
 NOT_ORTHONORMAL = 0.01
 UNIFORM_FRACTION = 0.05
 """Frames within this share of the slice spacing from their even place count as evenly spaced."""
+ROUNDED_MM = 0.06
+"""... or within this: some scanners write positions with one decimal."""
 GAP_FACTOR = 1.5
 """A gap of more than this many median spacings means missing slices."""
 SHEAR_PIXELS = 0.5
@@ -57,7 +59,7 @@ def fit(frames: Sequence[FrameHeader]) -> StackGeometry:
     if spacing_k <= 0:
         raise GeometryError("slices do not advance along their normal")
     start, step, residual = _line(positions)
-    uniform = residual <= UNIFORM_FRACTION * spacing_k
+    uniform = residual <= max(UNIFORM_FRACTION * spacing_k, ROUNDED_MM)
     if not uniform:
         start, step = positions[0], (positions[-1] - positions[0]) / (len(frames) - 1)
     missing = np.rint(steps[steps > GAP_FACTOR * spacing_k] / spacing_k) - 1

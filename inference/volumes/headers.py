@@ -21,7 +21,7 @@ PhotometricInterpretation BitsAllocated BitsStored PixelRepresentation PixelPadd
 PixelPaddingRangeLimit ImagePositionPatient ImageOrientationPatient PixelSpacing
 FrameOfReferenceUID RescaleSlope RescaleIntercept ModalityLUTSequence EchoTime
 TemporalPositionIdentifier AcquisitionNumber AcquisitionTime TriggerTime InstanceNumber
-DiffusionBValue BurnedInAnnotation SharedFunctionalGroupsSequence
+DiffusionBValue BurnedInAnnotation LossyImageCompression SharedFunctionalGroupsSequence
 PerFrameFunctionalGroupsSequence
 """
 TAGS: list[Any] = [*KEYWORDS.split(), *diffusion.VENDOR_TAGS]
@@ -50,6 +50,8 @@ class FrameHeader:
     frame_of_reference_uid: str = ""
     slope: float = 1.0
     intercept: float = 0.0
+    has_rescale: bool = True
+    """False when slope and intercept were absent and 1 and 0 were taken."""
     has_modality_lut: bool = False
     padding: tuple[int, int] | None = None
     """Inclusive range of stored values that mean "no data"."""
@@ -61,6 +63,7 @@ class FrameHeader:
     trigger_time: float | None = None
     instance_number: int = 0
     burned_in: bool = False
+    lossy: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ def _common(ds: Dataset, path: Path, count: int) -> dict[str, Any]:
         "acquisition_time": str(ds.get("AcquisitionTime") or ""),
         "acquisition_number": elements.integer(ds, "AcquisitionNumber"),
         "instance_number": elements.integer(ds, "InstanceNumber") or 0,
+        "lossy": str(ds.get("LossyImageCompression") or "") == "01",
         "burned_in": str(ds.get("BurnedInAnnotation") or "").upper() == "YES",
     }
 
@@ -156,6 +160,7 @@ def _classic(ds: Dataset) -> dict[str, Any]:
         "pixel_spacing": elements.numbers(ds, "PixelSpacing", 2),
         "slope": elements.number(ds, "RescaleSlope") or 1.0,
         "intercept": 0.0 if intercept is None else intercept,
+        "has_rescale": intercept is not None,
         "has_modality_lut": bool(ds.get("ModalityLUTSequence")),
         "b_value": diffusion.b_value(ds),
         "echo_time": elements.number(ds, "EchoTime"),

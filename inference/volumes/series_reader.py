@@ -88,6 +88,7 @@ def _read_stack(stack: stacks.Stack, limits: Limits) -> Volume:
     frames = stack.frames
     if len(frames) * frames[0].rows * frames[0].columns > limits.max_voxels:
         raise VolumeError("volume larger than the limit")
+    _check_units(frames)
     shape = geometry.fit(frames)
     frames = tuple(frames[i] for i in shape.order)
     decoded = pixels.decode(frames)
@@ -101,8 +102,7 @@ def _read_stack(stack: stacks.Stack, limits: Limits) -> Volume:
         frames, array = tuple(frames[k] for k in kept), array[kept]
         shape = geometry.fit(frames)
         warnings.append(note)
-    if any(f.photometric == "MONOCHROME1" for f in frames):
-        warnings.append("MONOCHROME1: " + _inversion(frames[0].modality))
+    warnings.extend(_value_notes(frames))
     return Volume(
         array=array,
         affine=shape.affine,
@@ -120,8 +120,24 @@ def _read_stack(stack: stacks.Stack, limits: Limits) -> Volume:
     )
 
 
-def _inversion(modality: str) -> str:
-    return "HU kept as they are" if modality == "CT" else "intensities inverted"
+def _check_units(frames: Sequence[headers.FrameHeader]) -> None:
+    """Refuse a CT whose values are not HU: a model would answer, and be wrong."""
+    for frame in frames:
+        known = frame.has_rescale or frame.has_modality_lut or frame.signed
+        if frame.modality == "CT" and not known:
+            raise VolumeError("CT without rescale intercept: its values are not HU")
+
+
+def _value_notes(frames: Sequence[headers.FrameHeader]) -> list[str]:
+    notes = []
+    if any(f.photometric == "MONOCHROME1" for f in frames):
+        kept = frames[0].modality == "CT"
+        notes.append("MONOCHROME1: " + ("HU kept as they are" if kept else "intensities inverted"))
+    if frames[0].modality == "CT" and not all(f.has_rescale or f.has_modality_lut for f in frames):
+        notes.append("CT without rescale intercept: signed values taken for HU")
+    if any(f.lossy for f in frames):
+        notes.append("lossy compressed images")
+    return notes
 
 
 def _tilt_note(shape: geometry.StackGeometry) -> tuple[str, ...]:

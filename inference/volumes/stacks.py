@@ -19,6 +19,8 @@ from inference.volumes.volume import Limits
 SAME_PLACE_MM = 0.01
 SAME_DIRECTION = 1e-3
 """Largest difference of a direction cosine within one stack (0.06 degrees)."""
+MAX_GROUPS = 64
+"""Sizes and directions of one series; a rotating projection has hundreds, anatomy a few."""
 
 Key = Callable[[FrameHeader], Hashable]
 
@@ -116,7 +118,10 @@ def _best(
 
 
 def _parallel_groups(frames: Iterable[FrameHeader]) -> list[list[FrameHeader]]:
-    """Groups of equal size, pixel spacing, leading image type and orientation."""
+    """Groups of equal size, pixel spacing, leading image type and orientation.
+
+    Frames beyond `MAX_GROUPS` directions (a rotating projection) are left out.
+    """
     groups: list[tuple[Hashable, np.ndarray, list[FrameHeader]]] = []
     for frame in frames:
         if not _has_plane(frame) or frame.orientation is None or frame.pixel_spacing is None:
@@ -129,7 +134,8 @@ def _parallel_groups(frames: Iterable[FrameHeader]) -> list[list[FrameHeader]]:
                 members.append(frame)
                 break
         else:
-            groups.append((key, directions, [frame]))
+            if len(groups) < MAX_GROUPS:
+                groups.append((key, directions, [frame]))
     return [members for _, _, members in groups]
 
 
@@ -150,13 +156,22 @@ def _split_by(stack: Stack, keys: Sequence[tuple[str, Key]], *, keep: bool) -> l
         parts: dict[Hashable, list[FrameHeader]] = {}
         for frame in stack.frames:
             parts.setdefault(key(frame), []).append(frame)
-        if len(parts) > 1 and max(map(_multiplicity, parts.values())) < multiplicity:
+        if _tells_apart(list(parts.values()), multiplicity, len(set(_places(stack.frames)))):
             return [
                 part
                 for value, members in parts.items()
                 for part in _split_by(_part(stack, members, name, value, keep), keys, keep=keep)
             ]
     return [stack]
+
+
+def _tells_apart(parts: Sequence[Sequence[FrameHeader]], multiplicity: int, places: int) -> bool:
+    """Whether a key explains duplicates: fewer of them in each part, and one part is a volume.
+
+    A number that changes with every slice explains nothing, though no part of it has duplicates.
+    """
+    fewer = len(parts) > 1 and max(map(_multiplicity, parts)) < multiplicity
+    return fewer and 2 * max(map(len, parts)) >= places
 
 
 def _part(

@@ -34,6 +34,10 @@ def test_an_axial_series_is_eligible():
         ({"image_types": (("DERIVED", "SECONDARY", "SCREEN SAVE"),)}, "screen save"),
         ({"image_types": (("DERIVED", "SECONDARY", "OTHER"),)}, "derived secondary images"),
         ({"image_types": (("ORIGINAL", "SECONDARY"),)}, "secondary images"),
+        (
+            {"image_types": (("ORIGINAL", "PRIMARY", "M", "MOSAIC"),)},
+            "mosaic of slices in one image",
+        ),
         ({"frames": 1}, "single slice"),
         ({"frames": 3}, "only 3 slices, needs 4"),
         ({"frames": 0}, "only 0 slices, needs 4"),

@@ -230,6 +230,32 @@ def test_position_jitter_is_no_unevenness(tmp_path: Path):
     assert only(read(tmp_path, datasets)).warnings == ()
 
 
+def test_positions_of_one_decimal_are_no_unevenness(tmp_path: Path):
+    """A spacing of 0.625 mm written as 0.6, 1.2 (or 1.3), 1.9 is even."""
+    datasets = dicom.ct_series(12, 16, 16, (0.625, 1.0, 1.0))
+    for ds in datasets:
+        x, y, z = ds.ImagePositionPatient
+        ds.ImagePositionPatient = [x, y, f"{float(z):.1f}"]
+    assert only(read(tmp_path, datasets)).warnings == ()
+
+
+def test_a_ct_without_rescale_is_not_guessed_at(tmp_path: Path):
+    """Unsigned values without intercept are no HU; signed ones are taken for HU, which is said."""
+    gone = {"RescaleIntercept": None, "RescaleSlope": None, "RescaleType": None}
+    result = read(tmp_path / "unsigned", small_ct(**gone))
+    assert result.skipped_reason == "CT without rescale intercept: its values are not HU"
+    assert result.failed
+    signed = read(tmp_path / "signed", small_ct(signed=True, intercept=0.0, **gone))
+    assert only(signed).array.max() == 900
+    assert any("signed values taken for HU" in w for w in signed.warnings)
+
+
+def test_lossy_sources_are_said(tmp_path: Path):
+    """A reader should know that detail may be gone."""
+    result = read(tmp_path, small_ct(LossyImageCompression="01"))
+    assert "lossy compressed images" in only(result).warnings
+
+
 def test_the_same_instance_twice_counts_once(tmp_path: Path):
     """A re-sent slice (the same SOP Instance UID) makes no second stack."""
     datasets = small_ct()

@@ -97,6 +97,21 @@ def test_a_step_and_shoot_ct_stays_one_volume(tmp_path: Path):
     assert result.warnings == ()
 
 
+def test_one_slice_taken_again_does_not_shatter_the_rest(tmp_path: Path):
+    """Numbers that change with every slice explain no duplicate; the retake is left out."""
+    datasets = dicom.ct_series(*SHAPE)
+    again = dicom.ct_series(*SHAPE)[3]
+    again.SOPInstanceUID = dicom.uid(again.SOPInstanceUID, "again")
+    again.InstanceNumber = 99
+    for n, ds in enumerate([*datasets, again]):
+        ds.AcquisitionNumber, ds.AcquisitionTime = n + 1, f"0830{n:02d}"
+    result = read(tmp_path, [*datasets, again])
+    (volume,) = result.volumes
+    assert volume.array.shape == SHAPE
+    assert again.SOPInstanceUID not in {f.sop_uid for f in volume.frames}
+    assert "1 frames outside any stack of 4 slices" in result.warnings
+
+
 def test_mixed_orientations_and_sizes_are_separate_volumes(tmp_path: Path):
     """Reformats and a localizer inside the axial series do not bend it."""
     axial = dicom.mr_series(*SHAPE)
@@ -141,3 +156,17 @@ def test_a_multiframe_of_two_time_points_splits(tmp_path: Path):
     result = read(tmp_path, [dicom_enhanced.enhanced(frames)])
     assert [v.label for v in result.volumes] == ["time point=1", "time point=2"]
     assert [f.frame_number for f in result.volumes[1].frames] == list(range(9, 17))
+
+
+def test_a_rotating_projection_costs_no_quadratic_time(tmp_path: Path):
+    """Hundreds of directions are no volume; they are given up, not compared with each other."""
+    frames = []
+    for n in range(200):
+        angle = n * np.pi / 200
+        plane = [np.cos(angle), np.sin(angle), 0, 0, 0, -1]
+        (ds,) = dicom.mr_series(1, 8, 8, plane=plane)
+        ds.SOPInstanceUID = dicom.uid(ds.SOPInstanceUID, n)
+        frames.append(ds)
+    result = read(tmp_path, frames)
+    assert result.skipped_reason == "too few parallel slices: 1, needs 4"
+    assert not result.failed
