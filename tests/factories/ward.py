@@ -39,11 +39,11 @@ def _stat(session: Session, spool: Path, now: dt.datetime) -> None:
         description="CT HEAD WITHOUT CONTRAST",
         patient_location="ED bay 4",
     )
-    images = _images(session, spool, bleed, "CT", (28, -18, 12))
+    slices = images(session, spool, bleed, "CT", (28, -18, 12))
     said = _analysed(
         session,
         bleed,
-        _seen(images, (28, -18, 12), "intraparenchymal_hemorrhage", 0.97),
+        seen(slices, (28, -18, 12), "intraparenchymal_hemorrhage", 0.97),
         rows.finding("midline_shift", 0.71, acuity=Acuity.URGENT),
         rows.finding("subdural_hemorrhage", 0.08),
         rows.finding("atrophy", 0.03, acuity=Acuity.ROUTINE),
@@ -75,8 +75,8 @@ def _stat(session: Session, spool: Path, now: dt.datetime) -> None:
         patient_location="Stroke unit",
         state=StudyState.DELIVERING,
     )
-    images = _images(session, spool, infarct, "MR", (-30, 10, -6))
-    said = _analysed(session, infarct, _seen(images, (-30, 10, -6), "acute_infarct", 0.88))
+    slices = images(session, spool, infarct, "MR", (-30, 10, -6))
+    said = _analysed(session, infarct, seen(slices, (-30, 10, -6), "acute_infarct", 0.88))
     dead = rows.result(session, said)
     rows.delivery(
         session,
@@ -100,11 +100,11 @@ def _others(session: Session, spool: Path, now: dt.datetime) -> None:
         patient_location="Ward 3B",
         reading_state=ReadingState.READING,
     )
-    images = _images(session, spool, doubtful, "CT", (-45, -30, 20))
+    slices = images(session, spool, doubtful, "CT", (-45, -30, 20))
     _analysed(
         session,
         doubtful,
-        _seen(images, (-45, -30, 20), "subdural_hemorrhage", 0.56),
+        seen(slices, (-45, -30, 20), "subdural_hemorrhage", 0.56),
         rows.finding("atrophy", 0.77, acuity=Acuity.ROUTINE),
     )
     mass = _study(
@@ -119,11 +119,11 @@ def _others(session: Session, spool: Path, now: dt.datetime) -> None:
         ordered_priority="ROUTINE",
         state=StudyState.COMPOSING,
     )
-    images = _images(session, spool, mass, "MR", (20, 25, 18))
+    slices = images(session, spool, mass, "MR", (20, 25, 18))
     _analysed(
         session,
         mass,
-        _seen(images, (20, 25, 18), "mass_with_edema", 0.83, acuity=Acuity.ROUTINE),
+        seen(slices, (20, 25, 18), "mass_with_edema", 0.83, acuity=Acuity.ROUTINE),
     )
     late = _study(
         session,
@@ -251,11 +251,12 @@ def _analysed(
     return rows.analysis(session, study, said, shadow=shadow)
 
 
-def _images(
+def images(
     session: Session, spool: Path, study: Study, modality: str, lesion: Place
 ) -> Sequence[Dataset]:
+    """Write a head with a bright ball at `lesion` (LPS, mm) to the spool, with its rows."""
     base, value = (dicom.head, 72.0) if modality == "CT" else (dicom.mr_head, 750.0)
-    images = dicom.series(
+    slices = dicom.series(
         modality,
         28,
         128,
@@ -268,22 +269,22 @@ def _images(
     row = rows.series(
         session,
         study,
-        series_uid=str(images[0].SeriesInstanceUID),
+        series_uid=str(slices[0].SeriesInstanceUID),
         modality=modality,
-        description=str(images[0].SeriesDescription),
+        description=str(slices[0].SeriesDescription),
     )
-    for path, image in zip(dicom.save_all(images, spool / study.key), images, strict=True):
+    for path, image in zip(dicom.save_all(slices, spool / study.key), slices, strict=True):
         rows.instance(
             session,
             row,
             sop_uid=str(image.SOPInstanceUID),
             path=str(path.relative_to(spool)),
         )
-    return images
+    return slices
 
 
-def _seen(
-    images: Sequence[Dataset],
+def seen(
+    slices: Sequence[Dataset],
     lesion: Place,
     label: str,
     probability: float,
@@ -295,7 +296,7 @@ def _seen(
     index = np.stack(np.meshgrid(*map(np.arange, (10, 13, 13)), indexing="ij"), axis=-1)
     points = index @ grid[:3, :3].T + grid[:3, 3]
     saliency = np.exp(-((np.linalg.norm(points - np.array(lesion), axis=-1) / 15) ** 2) / 2)
-    key = min(images, key=lambda ds: abs(float(ds.ImagePositionPatient[2]) - lesion[2]))
+    key = min(slices, key=lambda ds: abs(float(ds.ImagePositionPatient[2]) - lesion[2]))
     seen = Grounding(
         series_uid=str(key.SeriesInstanceUID),
         saliency=(saliency / saliency.max()).astype(np.float32),

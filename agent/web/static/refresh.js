@@ -12,6 +12,7 @@
   let shown = null; // the fragment as it was last put in
   let since = new Date();
   let timer = 0;
+  let pressed = false; // a click must end on the element where it began
   let asked = 0; // number of the latest request; answers to earlier ones are dropped
 
   const clock = (moment) => moment.toLocaleTimeString([], { hour12: false });
@@ -20,24 +21,35 @@
     return new Set([...live.querySelectorAll('tr[data-level="STAT"]')].map((row) => row.id));
   }
 
-  function replace(html) {
-    const focused = live.contains(document.activeElement) ? document.activeElement.id : "";
-    const opened = new Set([...live.querySelectorAll("details[open]")].map((d) => d.id));
+  // Rows that say the same stay the same elements, and pictures that are shown are not loaded again.
+  function keep(fresh) {
+    for (const row of fresh.querySelectorAll("tr[id]")) {
+      const old = document.getElementById(row.id);
+      old?.classList.remove("is-new");
+      if (old && old.outerHTML === row.outerHTML) row.replaceWith(old);
+    }
     const pictures = new Map([...live.querySelectorAll("img")].map((i) => [i.getAttribute("src"), i]));
-    const before = urgentRows();
-    const fresh = document.createElement("template");
-    fresh.innerHTML = html;
-    // A picture that is shown already is moved, not loaded again.
-    for (const image of fresh.content.querySelectorAll("img")) {
+    for (const image of fresh.querySelectorAll("img")) {
       const old = pictures.get(image.getAttribute("src"));
-      if (old && old.width === image.width) {
+      if (old && old !== image && old.width === image.width) {
         pictures.delete(image.getAttribute("src"));
         image.replaceWith(old);
       }
     }
-    for (const id of opened) fresh.content.getElementById(id)?.setAttribute("open", "");
-    live.replaceChildren(fresh.content);
+  }
+
+  function replace(html) {
+    const focused = live.contains(document.activeElement) ? document.activeElement.id : "";
+    const opened = [...live.querySelectorAll("details[open]")].map((d) => d.id);
+    const top = scrollY;
+    const before = urgentRows();
+    const fresh = document.createElement("div");
+    fresh.innerHTML = html;
+    keep(fresh);
+    for (const id of opened) fresh.querySelector(`#${CSS.escape(id)}`)?.setAttribute("open", "");
+    live.replaceChildren(...fresh.childNodes);
     if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+    scrollTo(scrollX, top);
     if (shown !== null) tell(before);
     shown = html;
   }
@@ -76,7 +88,7 @@
       if (mine !== asked) return;
       if (answer.ok) {
         const selecting = !getSelection().isCollapsed && live.contains(getSelection().anchorNode);
-        if (html !== shown && !selecting) replace(html);
+        if (html !== shown && !selecting && !pressed) replace(html);
         connected(true);
       } else {
         connected(false, ` (the server answered ${answer.status})`);
@@ -117,6 +129,8 @@
     setTimeout(() => { lost.hidden = true; }, 8000);
   }
 
+  live.addEventListener("pointerdown", () => { pressed = true; });
+  for (const end of ["pointerup", "pointercancel", "dragend", "blur"]) addEventListener(end, () => { pressed = false; });
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button[data-post]");
     if (button) post(button);

@@ -1,0 +1,306 @@
+"""The pages in a real browser: headless Chromium over a seeded database."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from factories import peers, rows, ward
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
+
+from agent import health
+from agent.observability.metrics import Metrics
+from agent.settings import PrioritySettings, WebSettings
+from agent.web.app import create_app
+from agent.web.dependencies import PackNotice, WebDependencies
+from agent.web.pictures import Pictures
+from agent.web.server import WebServer
+from db.models import ReadingFeedback, Study
+from db.states import ReadingState
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+)
+
+
+@dataclass
+class Site:
+    """A served worklist over a seeded database."""
+
+    server: WebServer
+    sessions: sessionmaker[Session]
+
+    @property
+    def url(self) -> str:
+        """The worklist page."""
+        return f"http://127.0.0.1:{self.server.port}/"
+
+
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the ward's database and images, made once."""
+    folder = tmp_path_factory.mktemp("ward")
+    sessions = rows.sessions(folder)
+    ward.fill(sessions, folder / "spool", dt.datetime.now(dt.UTC))
+    sessions.kw["bind"].dispose()
+    return folder
+
+
+@pytest.fixture
+def site(seeded: Path, tmp_path: Path) -> Iterator[Site]:
+    """The application over a copy of the seeded database, refreshing fast."""
+    (tmp_path / "test.db").write_bytes((seeded / "test.db").read_bytes())
+    sessions = rows.sessions(tmp_path)
+    deps = WebDependencies(
+        sessions=sessions,
+        web=WebSettings(refresh_s=0.3),
+        priority=PrioritySettings(),
+        metrics=Metrics(),
+        health=lambda: health.Health(()),
+        overlay=Pictures(sessions, seeded / "spool", seeded / "results").overlay,
+        retry_study=lambda _id, _who: None,
+        retry_delivery=lambda _id, _who: None,
+        packs={"demo-head": PackNotice("Demo head", "1.0.0", rows.PACK.notice, demonstration=True)},
+        version="0.1.0",
+    )
+    server = WebServer(create_app(deps), "127.0.0.1", 0)
+    server.start()
+    yield Site(server, sessions)
+    server.stop()
+    sessions.kw["bind"].dispose()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """One Chromium for the module, with a profile of its own."""
+    options = webdriver.ChromeOptions()
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.binary_location = peers.require(peers.find("chromium"), "chromium")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver_path = peers.require(peers.find("chromedriver"), "chromedriver")
+    driver = webdriver.Chrome(options, webdriver.ChromeService(driver_path))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(autouse=True)
+def desktop(browser: webdriver.Chrome) -> None:
+    """Every test starts at the size of an ordinary reading-room screen."""
+    browser.set_window_size(1366, 768)
+    browser.get("about:blank")
+    browser.get_log("browser")
+
+
+def _names(browser: webdriver.Chrome) -> list[str]:
+    script = "return [...document.querySelectorAll('.worklist .name')].map(n => n.textContent)"
+    names: list[str] = browser.execute_script(script)
+    return names
+
+
+def _keep(browser: webdriver.Chrome, name: str) -> None:
+    """Save a screenshot where ``WORKLIST_TESTS_SCREENSHOTS`` says, for people to look at."""
+    folder = os.environ.get("WORKLIST_TESTS_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        browser.save_screenshot(str(Path(folder) / f"{name}.png"))
+
+
+def _complaints(browser: webdriver.Chrome) -> list[str]:
+    return [line["message"] for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+
+
+def _pictures_loaded(browser: webdriver.Chrome) -> bool:
+    script = """return [...document.images].every(i => i.loading !== 'lazy' || !i.complete ||
+        i.naturalWidth > 0) && [...document.images].some(i => i.complete && i.naturalWidth > 0)"""
+    return bool(browser.execute_script(script))
+
+
+def test_the_list_is_in_reading_order_with_pictures_and_no_complaint(
+    site: Site, browser: webdriver.Chrome
+):
+    """Order, key slices, and a console without errors (the content policy blocks nothing)."""
+    browser.get(site.url)
+    peers.wait_for("pictures", lambda: _pictures_loaded(browser))
+    _keep(browser, "worklist")
+
+    assert (_names(browser)[:4]) == [
+        "Okafor, Chidi B",
+        "Lindqvist, Maja",
+        "Kowalska, Anna",
+        "García López, Inés",
+    ]
+    assert "Demonstration" in browser.find_element(By.CSS_SELECTOR, ".notice.demo").text
+    assert (
+        "could not be delivered"
+        in browser.find_element(By.CSS_SELECTOR, ".alarm a").find_element(By.XPATH, "..").text
+    )
+    assert _complaints(browser) == []
+
+
+def test_a_new_stat_study_appears_by_itself_and_is_announced(site: Site, browser: webdriver.Chrome):
+    """Without a reload; scroll position and focus stay."""
+    browser.set_window_size(1366, 400)
+    browser.get(site.url)
+    focused = browser.find_elements(By.CSS_SELECTOR, "a.open")[5]
+    focused_id = focused.get_attribute("id")
+    browser.execute_script("arguments[0].focus(); window.scrollTo(0, 300)", focused)
+    peers.wait_for("first refresh", lambda: "Updated" in _text(browser, "freshness-text"))
+    with site.sessions.begin() as session:
+        rows.study(
+            session,
+            number=99,
+            priority="STAT",
+            patient_name="Neu^Fall",
+            first_instance_at=dt.datetime.now(dt.UTC),
+        )
+
+    peers.wait_for("the new study", lambda: "Neu, Fall" in _names(browser))
+
+    assert _text(browser, "announce") == "A STAT study was added"
+    assert focused_id == browser.switch_to.active_element.get_attribute("id")
+    assert browser.execute_script("return Math.round(window.scrollY)") == 300
+    assert "Fall" not in browser.title
+
+
+def _text(browser: webdriver.Chrome, ident: str) -> str:
+    text: str = browser.execute_script(
+        "return document.getElementById(arguments[0]).textContent", ident
+    )
+    return text
+
+
+def test_filters_apply_at_once_and_survive_refresh_and_reload(
+    site: Site, browser: webdriver.Chrome
+):
+    """The address holds the filter; a refresh keeps it."""
+    browser.get(site.url)
+    Select(browser.find_element(By.NAME, "modality")).select_by_visible_text("MR")
+    peers.wait_for("filtered list", lambda: len(_names(browser)) == 3)
+    assert browser.current_url.endswith("?modality=MR")
+
+    browser.find_element(By.NAME, "finding").send_keys("infarct")
+    peers.wait_for("one study", lambda: _names(browser) == ["Okafor, Chidi B"])
+    browser.refresh()
+
+    assert _names(browser) == ["Okafor, Chidi B"]
+    assert browser.find_element(By.NAME, "finding").get_attribute("value") == "infarct"
+
+
+def test_a_lost_connection_is_said_and_the_list_stays(site: Site, browser: webdriver.Chrome):
+    """Stale data never look fresh."""
+    browser.get(site.url)
+    before = _names(browser)
+    site.server.stop()
+
+    lost = browser.find_element(By.ID, "lost")
+    peers.wait_for("the warning", lambda: lost.is_displayed())
+    _keep(browser, "connection_lost")
+
+    assert lost.text.startswith("Connection lost")
+    assert lost.get_attribute("role") == "alert"
+    assert before == _names(browser)
+
+
+def test_reading_and_feedback_are_recorded_by_a_click(site: Site, browser: webdriver.Chrome):
+    """Start on the list with the keyboard, disagree on the study page, finish."""
+    browser.get(site.url)
+    key = browser.find_elements(By.CSS_SELECTOR, "tbody tr")[1].get_attribute("id")[2:]
+    browser.find_element(By.ID, f"act-{key}").send_keys(Keys.ENTER)
+    peers.wait_for("reading", lambda: _text(browser, f"act-{key}") == "Finish")
+
+    browser.find_element(By.ID, f"open-{key}").click()
+    peers.wait_for("the study", lambda: browser.current_url.endswith(key))
+    peers.wait_for("pictures", lambda: _pictures_loaded(browser))
+    _keep(browser, "study")
+    browser.find_element(By.ID, "act-disagree").click()
+    peers.wait_for("feedback", lambda: "Disagreed" in browser.page_source)
+    browser.find_element(By.ID, "act-read").click()
+    peers.wait_for("reopening", lambda: browser.find_elements(By.ID, "act-unread"))
+
+    with site.sessions() as session:
+        study = session.scalars(select(Study).where(Study.key == key)).one()
+        kinds = [
+            f.kind for f in session.scalars(select(ReadingFeedback).filter_by(study_id=study.id))
+        ]
+    assert (study.reading_state, kinds) == (ReadingState.READ, ["disagreed"])
+    assert _complaints(browser) == []
+
+
+@pytest.mark.parametrize("path", ["", "studies/1", "studies/11"])
+def test_a_phone_needs_no_sideways_scrolling(site: Site, browser: webdriver.Chrome, path: str):
+    """The narrow layout fits, and the table keeps its roles for screen readers."""
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True},
+    )
+    try:
+        browser.get(site.url + path)
+        _keep(browser, f"phone_{path.replace('/', '_') or 'worklist'}")
+        width = browser.execute_script("return document.documentElement.scrollWidth")
+        roles = browser.execute_script(
+            "return [...document.querySelectorAll('.worklist tbody td')].every(td => td.role)"
+        )
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    assert width <= 390
+    assert roles
+
+
+def test_the_theme_is_chosen_and_kept(site: Site, browser: webdriver.Chrome):
+    """Dark on the next page too."""
+    browser.get(site.url)
+    browser.find_element(By.ID, "theme").click()
+    browser.get(site.url + "studies/1")
+    _keep(browser, "study_dark")
+
+    assert browser.execute_script("return document.documentElement.dataset.theme") == "dark"
+    browser.execute_script("localStorage.clear()")
+
+
+def test_contrast_of_the_level_chips_is_enough_in_both_themes(
+    site: Site, browser: webdriver.Chrome
+):
+    """At least 4.5 to 1 (WCAG AA) for every chip."""
+    browser.get(site.url)
+    for theme in ("light", "dark"):
+        browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
+        for level in ("stat", "high", "medium", "low"):
+            colors = browser.execute_script(
+                "const s = getComputedStyle(document.querySelector(arguments[0]));"
+                "return [s.color, s.backgroundColor]",
+                f".level-{level}",
+            )
+            assert _contrast(*colors) >= 4.5, (theme, level, colors)
+
+
+def _contrast(one: str, other: str) -> float:
+    low, high = sorted(_luminance(color) for color in (one, other))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(color: str) -> float:
+    channels = [int(part) / 255 for part in color[color.index("(") + 1 : -1].split(",")[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
