@@ -83,6 +83,16 @@ class FakeChannel:
         """Always there."""
 
 
+def refusing(sop_class: str, error: Exception) -> Callable[[Dataset], None]:
+    """An `on_send` that raises for one SOP class and takes all others."""
+
+    def on_send(ds: Dataset) -> None:
+        if ds.SOPClassUID == sop_class:
+            raise error
+
+    return on_send
+
+
 def destination(name: str = "pacs", **values: Any) -> Destination:
     """A DICOM destination that pushing is switched on for."""
     return Destination(
