@@ -20,6 +20,19 @@ from torch import Tensor, nn
 from inference.errors import WeightsError
 
 StateDict = dict[str, Tensor]
+_DAMAGED = (
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What torch's restricted unpickler raises on bytes that are no weights file."""
 NAMED_KEYS = 8
 """Keys that an error message spells out before it counts the rest."""
 
@@ -58,7 +71,7 @@ def read_state_dict(path: Path) -> StateDict:
         return _read_safetensors(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except _DAMAGED as error:
         raise WeightsError(
             f"{path.name}: not a plain weights file, it is damaged or its pickle holds more than "
             "tensors; export the state_dict alone"

@@ -43,10 +43,10 @@ ENCODER_LAYOUTS = (
     Layout("encoder."),  # vision_encoder.pt of a VLM directory
     Layout(
         "model.student.vision_encoder.",
-        beside=("model.student.", "model.teacher.", "model.predictor.", STATS_PREFIX),
+        beside=("model.student.", "model.teacher.", "model.predictor."),
     ),
-    Layout("model.vision_encoder.encoder.", beside=("model.", STATS_PREFIX)),
-    Layout("model.vision_encoder.", beside=("model.", STATS_PREFIX)),
+    Layout("model.vision_encoder.encoder.", beside=("model.",)),
+    Layout("model.vision_encoder.", beside=("model.",)),
 )
 HEAD_LAYOUTS = (Layout(), Layout("model.", beside=("model.", STATS_PREFIX)))
 
@@ -99,13 +99,13 @@ def load_encoder_files(config: Path, weights: Path, source: str = "") -> LoadedE
         PackError: (ConfigError, WeightsError) a file is missing, damaged or does not fit.
     """
     model = build_encoder(read_json(config))
-    state = read_state_dict(weights)
+    state, stats = _take_stats(read_state_dict(weights))
     chosen = select(state, "blocks.0.norm1.weight", ENCODER_LAYOUTS, weights.name)
     load_strictly(model, round_attention(chosen.state), weights.name)
     provenance = Provenance(
         source or config.parent.name, "", sha256_of(weights), chosen.layout.prefix, chosen.dropped
     )
-    return LoadedEncoder(model.eval().requires_grad_(False), _read_stats(state), provenance)
+    return LoadedEncoder(model.eval().requires_grad_(False), stats, provenance)
 
 
 def load_head_files(
@@ -198,12 +198,21 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _read_stats(state: Mapping[str, Tensor]) -> Stats:
-    """Statistics that a Lightning checkpoint carries, else the published ones."""
+def store_attention_in_half(state: Mapping[str, Tensor]) -> StateDict:
+    """The inverse for files: attention weights as bfloat16, which they fit without loss."""
+    return {
+        key: value.to(torch.bfloat16) if _HALF_KEYS.match(key) else value
+        for key, value in state.items()
+    }
+
+
+def _take_stats(state: StateDict) -> tuple[StateDict, Stats]:
+    """Statistics that a checkpoint carries beside the encoder, else the published ones."""
     means, stds = (state.get(STATS_PREFIX + key) for key in ("means", "stds"))
+    rest = {key: value for key, value in state.items() if not key.startswith(STATS_PREFIX)}
     if means is None or stds is None:
-        return DEFAULT_STATS
-    return means.flatten().tolist(), stds.flatten().tolist()
+        return rest, DEFAULT_STATS
+    return rest, (tuple(means.flatten().tolist()), tuple(stds.flatten().tolist()))
 
 
 def _only(state: StateDict, prefixes: tuple[str, ...]) -> StateDict:
