@@ -33,7 +33,7 @@ def test_an_http_error_is_waited_out_or_raises_the_alarm(
 
     study = sqlite.enqueue(("sr",))
     with http.serving(answer) as server:
-        sqlite.deliver(Destination(name="pacs", kind="dicomweb", url=server.url))
+        sqlite.deliver(Destination(name="pacs", kind="dicomweb", url=server.url, shadow=False))
     assert [request.method for request in server.requests].count(failing) == 1
     assert sqlite.states() == [state]
     assert f"HTTP {status}" in sqlite.rows()[0].last_error
