@@ -142,7 +142,9 @@
     };
     let typing = 0;
     form.addEventListener("submit", (event) => { event.preventDefault(); filter(); });
-    form.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(filter, 250); });
+    for (const kind of ["input", "change"]) {
+      form.addEventListener(kind, () => { clearTimeout(typing); typing = setTimeout(filter, 250); });
+    }
     document.documentElement.classList.add("has-script");
   }
   document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
