@@ -208,7 +208,7 @@ class AgentProcess:
             self.process.wait()
             pytest.fail(f"the agent did not stop within {timeout_s:g} s: {self.log()[-3000:]}")
 
-    def wait_for_death(self, timeout_s: float = 60.0) -> None:
+    def wait_for_death(self, timeout_s: float = START_S) -> None:
         """Until the armed place was reached."""
         assert self.process is not None
         try:
@@ -242,8 +242,7 @@ class AgentProcess:
     def states(self) -> dict[str, str]:
         """StudyInstanceUID -> state."""
         with engines.reading(self.sessions) as session:
-            rows = session.execute(sa.select(Study.study_uid, Study.state))
-            return {uid: state for uid, state in rows}
+            return dict(session.execute(sa.select(Study.study_uid, Study.state)).all())
 
     def study(self, study_uid: str) -> Study:
         """The row of one study."""
