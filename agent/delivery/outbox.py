@@ -23,7 +23,7 @@ WHO = "delivery"
 OPERATOR = "operator"
 
 
-def enqueue(  # noqa: PLR0917  the composing room states everything once
+def enqueue(
     session: Session,
     study: Study,
     analysis: Analysis,
