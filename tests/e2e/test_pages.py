@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from factories import peers, rows, ward
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
@@ -126,6 +127,19 @@ def _keep(browser: webdriver.Chrome, name: str) -> None:
         browser.save_screenshot(str(Path(folder) / f"{name}.png"))
 
 
+def _click(browser: webdriver.Chrome, ident: str) -> None:
+    """Click like a user, again if a refresh took the element away between finding and clicking."""
+
+    def clicked() -> bool:
+        try:
+            browser.find_element(By.ID, ident).click()
+        except StaleElementReferenceException:
+            return False
+        return True
+
+    peers.wait_for(f"a click on {ident}", clicked)
+
+
 def _complaints(browser: webdriver.Chrome) -> list[str]:
     return [line["message"] for line in browser.get_log("browser") if line["level"] == "SEVERE"]
 
@@ -162,9 +176,10 @@ def test_a_new_stat_study_appears_by_itself_and_is_announced(site: Site, browser
     """Without a reload; scroll position and focus stay."""
     browser.set_window_size(1366, 400)
     browser.get(site.url)
-    focused = browser.find_elements(By.CSS_SELECTOR, "a.open")[5]
-    focused_id = focused.get_attribute("id")
-    browser.execute_script("arguments[0].focus(); window.scrollTo(0, 300)", focused)
+    focused_id = browser.execute_script(
+        "const link = document.querySelectorAll('a.open')[5];"
+        "link.focus(); window.scrollTo(0, 300); return link.id"
+    )
     peers.wait_for("first refresh", lambda: "Updated" in _text(browser, "freshness-text"))
     with site.sessions.begin() as session:
         rows.study(
@@ -225,17 +240,18 @@ def test_a_lost_connection_is_said_and_the_list_stays(site: Site, browser: webdr
 def test_reading_and_feedback_are_recorded_by_a_click(site: Site, browser: webdriver.Chrome):
     """Start on the list with the keyboard, disagree on the study page, finish."""
     browser.get(site.url)
-    key = browser.find_elements(By.CSS_SELECTOR, "tbody tr")[1].get_attribute("id")[2:]
-    browser.find_element(By.ID, f"act-{key}").send_keys(Keys.ENTER)
+    key = browser.execute_script("return document.querySelectorAll('tbody tr')[1].id")[2:]
+    browser.execute_script("document.getElementById(arguments[0]).focus()", f"act-{key}")
+    webdriver.ActionChains(browser).send_keys(Keys.ENTER).perform()
     peers.wait_for("reading", lambda: _text(browser, f"act-{key}") == "Finish")
 
-    browser.find_element(By.ID, f"open-{key}").click()
+    _click(browser, f"open-{key}")
     peers.wait_for("the study", lambda: browser.current_url.endswith(key))
     peers.wait_for("pictures", lambda: _pictures_loaded(browser))
     _keep(browser, "study")
-    browser.find_element(By.ID, "act-disagree").click()
+    _click(browser, "act-disagree")
     peers.wait_for("feedback", lambda: "Disagreed" in browser.page_source)
-    browser.find_element(By.ID, "act-read").click()
+    _click(browser, "act-read")
     peers.wait_for("reopening", lambda: browser.find_elements(By.ID, "act-unread"))
 
     with site.sessions() as session:
@@ -271,7 +287,7 @@ def test_a_phone_needs_no_sideways_scrolling(site: Site, browser: webdriver.Chro
 def test_the_theme_is_chosen_and_kept(site: Site, browser: webdriver.Chrome):
     """Dark on the next page too."""
     browser.get(site.url)
-    browser.find_element(By.ID, "theme").click()
+    _click(browser, "theme")
     browser.get(site.url + "studies/1")
     _keep(browser, "study_dark")
 

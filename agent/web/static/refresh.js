@@ -45,6 +45,10 @@
     const before = urgentRows();
     const fresh = document.createElement("div");
     fresh.innerHTML = html;
+    if (shown === null && fresh.innerHTML.trim() === live.innerHTML.trim()) {
+      shown = html; // the page as it was served
+      return;
+    }
     keep(fresh);
     for (const id of opened) fresh.querySelector(`#${CSS.escape(id)}`)?.setAttribute("open", "");
     live.replaceChildren(...fresh.childNodes);
