@@ -127,7 +127,6 @@ def build(config: Config, clock: Clock = utc_now, log_file: Path | None = None) 
     base = lay(config, clock, log_file)
     own = OwnSeries(base.sessions)
     analyser = _analyser(base)
-    workers = _workers(base, analyser)
     outbox = Outbox(
         base.sessions,
         registry.routes(config.destinations, config.dicom.ae_title),
@@ -137,13 +136,14 @@ def build(config: Config, clock: Clock = utc_now, log_file: Path | None = None) 
         clock=clock,
         poll_s=IDLE_POLL_S,
     )
+    workers = _workers(base, analyser, outbox)
     return Agent(
         base,
         analyser,
         _server(base, own),
         workers,
         outbox,
-        Schedule(sweeps.housekeeping(base, outbox.wake, lambda: analyser.alive)),
+        Schedule(sweeps.housekeeping(base, outbox.wake, analyser)),
         _web(base, analyser) if config.web.enabled else None,
         own,
     )
@@ -163,7 +163,9 @@ def _analyser(base: Foundation) -> InferenceProcess | InlineEngine:
     )
 
 
-def _workers(base: Foundation, analyser: InferenceProcess | InlineEngine) -> list[Worker]:
+def _workers(
+    base: Foundation, analyser: InferenceProcess | InlineEngine, outbox: Outbox
+) -> list[Worker]:
     """One worker for the model, one for the quick rooms, so that neither waits for the other."""
     config = base.config
     routing = RoutingRoom(base.sessions, config.routing, config.priority, base.clock)
@@ -187,6 +189,7 @@ def _workers(base: Foundation, analyser: InferenceProcess | InlineEngine) -> lis
         installation=base.installation,
         ordered_levels=config.priority.ordered,
         clock=base.clock,
+        wake_outbox=outbox.wake,
     )
     flow = rooms.flow(routing.run, analysis.run, composing.run)
     model = [room for room in flow if room.name == "analysis"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class ComposingRoom:
     installation: contexts.Installation
     ordered_levels: Mapping[str, str]
     clock: Clock
+    wake_outbox: Callable[[], None] = lambda: None
 
     def run(self, claim: claims.Claim, owner: str) -> None:
         """Compose what the analysis says, then commit Result and Delivery rows together.
@@ -96,6 +97,7 @@ class ComposingRoom:
             outbox.enqueue(
                 session, study, analysis, results, self.destinations, now, shadow=analysis.shadow
             )
+        self.wake_outbox()
         log.info("results_composed", study=claim.key, objects=[o.kind for o, _ in made])
 
     def _result(
