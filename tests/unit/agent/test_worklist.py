@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from factories import rows
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from agent import worklist
 from agent.settings import Level, PrioritySettings
@@ -20,9 +19,9 @@ POLICY = PrioritySettings()
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Iterator[Session]:
-    """An empty database."""
-    with rows.sessions(tmp_path)() as session:
+def session(sessions: sessionmaker[Session]) -> Iterator[Session]:
+    """An empty database, SQLite and PostgreSQL."""
+    with sessions() as session:
         yield session
 
 
