@@ -100,9 +100,8 @@ def test_frames_kilometers_apart_are_refused(tmp_path: Path):
         model_grid(read(tmp_path, datasets))
 
 
-@pytest.mark.parametrize("modality", ["CT", "MR"])
+@pytest.mark.parametrize(("modality", "tilt_deg"), [("CT", 0.0), ("CT", 15.0), ("MR", 0.0)])
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal", "oblique"])
-@pytest.mark.parametrize("tilt_deg", [0.0, 15.0])
 def test_tokens_lie_within_half_a_token_of_the_truth(
     tmp_path: Path, modality: str, plane: str, tilt_deg: float
 ):
@@ -112,13 +111,13 @@ def test_tokens_lie_within_half_a_token_of_the_truth(
     volume = read(
         tmp_path,
         dicom.series(
-            modality, 36, 96, 96, spacing=(5, 2, 2), plane=plane, tilt_deg=tilt_deg, pixels=field
+            modality, 30, 80, 80, spacing=(5, 2, 2), plane=plane, tilt_deg=tilt_deg, pixels=field
         ),
     )
     without = read(
         tmp_path / "without",
         dicom.series(
-            modality, 36, 96, 96, spacing=(5, 2, 2), plane=plane, tilt_deg=tilt_deg, pixels=base
+            modality, 30, 80, 80, spacing=(5, 2, 2), plane=plane, tilt_deg=tilt_deg, pixels=base
         ),
     )
     values = []
