@@ -4,6 +4,7 @@ AgentError
 ├── ConfigError     (permanent)  config.toml or the environment says something that cannot work
 ├── SpoolError      (transient)  received bytes could not be kept or found again
 ├── AnalysisError   (transient)  the inference process died or ran out of time
+│   └── AnalysisInterrupted      the agent stops; the attempt does not count
 ├── ComposeError    (permanent)  a result object could not be made from valid findings
 └── DeliveryError   (either)     a destination did not take an object
     └── IdentityChanged (permanent)  the study is no longer the one that was analysed
@@ -30,6 +31,10 @@ class SpoolError(AgentError):
 
 class AnalysisError(AgentError):
     """The inference process died or did not answer in time; the study is tried again."""
+
+
+class AnalysisInterrupted(AnalysisError):
+    """The agent stops while a study is analysed; the next start takes it up again."""
 
 
 class ComposeError(AgentError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 
@@ -23,19 +24,46 @@ from dicom_nodes.errors import NodeError
 log = structlog.get_logger(__name__)
 
 
+class Analyser(Protocol):
+    """The inference process as far as housekeeping cares."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+
+    def revive(self) -> None:
+        """Start it again if it died."""
+
+
+class Assembly:
+    """The assembly sweep; it knows since when there has been anybody to hear."""
+
+    def __init__(self, base: Foundation) -> None:
+        self._base = base
+        self._count = count_instances_at(base)
+        self._listening_since: dt.datetime | None = None
+
+    def __call__(self) -> None:
+        """Assemble what is complete; the first call comes right after the node began to listen."""
+        now = self._base.clock()
+        self._listening_since = self._listening_since or now
+        assembly.sweep(
+            self._base.sessions,
+            self._base.config.assembly,
+            now,
+            self._count,
+            self._listening_since,
+        )
+
+
 def housekeeping(
-    base: Foundation, wake_outbox: Callable[[], None], worker_alive: Callable[[], bool]
+    base: Foundation, wake_outbox: Callable[[], None], analyser: Analyser
 ) -> list[Sweep]:
     """Name, every, function; each is safe to repeat and to miss."""
     every = base.config.schedule
     keep = dt.timedelta(days=base.config.storage.retention_days)
-    count = count_instances_at(base)
     return [
-        Sweep(
-            "assembly",
-            every.assembly_s,
-            lambda: assembly.sweep(base.sessions, base.config.assembly, base.clock(), count),
-        ),
+        Sweep("assembly", every.assembly_s, Assembly(base)),
         Sweep("lease_expiry", every.lease_s, lambda: _expire_leases(base)),
         Sweep("delivery", every.delivery_s, wake_outbox),
         Sweep("digests", every.digest_s, lambda: _digest(base)),
@@ -47,7 +75,8 @@ def housekeeping(
             ),
         ),
         Sweep("janitor", every.retention_s, lambda: sweep_spool(base)),
-        Sweep("health", every.health_s, lambda: _log_health(base, worker_alive())),
+        Sweep("health", every.health_s, lambda: _log_health(base, analyser.alive)),
+        Sweep("inference", every.health_s, analyser.revive),
     ]
 
 

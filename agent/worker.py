@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from agent import faults
 from agent.clock import Clock
+from agent.errors import AnalysisInterrupted
 from agent.rooms import Room
 from db.queries import claims, studies
 from db.queries.claims import Claim
@@ -92,11 +94,54 @@ class Worker:
     def _run(self, room: Room, claim: Claim) -> bool:
         with structlog.contextvars.bound_contextvars(study=claim.key, room=room.name):
             try:
-                room.run(claim, self._settings.owner)
+                with self._lease_kept(claim):
+                    room.run(claim, self._settings.owner)
+            except AnalysisInterrupted as error:
+                self._give_back(room, claim, str(error))
+                return False
             except Exception as error:  # noqa: BLE001  the edge: recorded, then decided by policy
                 self._record_failure(room, claim, error)
                 return False
             return True
+
+    @contextlib.contextmanager
+    def _lease_kept(self, claim: Claim) -> Iterator[None]:
+        """Renew the lease while the room works: only the work of a dead process runs out."""
+        done = threading.Event()
+        args = (claim, done)
+        keeper = threading.Thread(target=self._renew_until, args=args, name="lease", daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            done.set()
+            keeper.join()
+
+    def _renew_until(self, claim: Claim, done: threading.Event) -> None:
+        lease = self._settings.lease
+        while not done.wait(lease.total_seconds() / 3):
+            try:
+                with self._sessions.begin() as session:
+                    kept = claims.renew(
+                        session,
+                        claim.study_id,
+                        owner=self._settings.owner,
+                        lease=lease,
+                        now=self._clock(),
+                    )
+            except Exception as error:  # noqa: BLE001  the database is away: the next renewal may work
+                log.warning("lease_not_renewed", study=claim.key, why=faults.describe(error))
+                continue
+            if not kept and not done.is_set():
+                log.warning("lease_lost", study=claim.key)
+                return
+
+    def _give_back(self, room: Room, claim: Claim, why: str) -> None:
+        with self._sessions.begin() as session:
+            study = claims.owned(session, claim.study_id, self._settings.owner)
+            if study is not None:
+                claims.give_back(session, study, who=room.name, why=why, now=self._clock())
+        log.info("study_given_back", why=why)
 
     def _record_failure(self, room: Room, claim: Claim, error: Exception) -> None:
         why = f"{room.name}: {faults.describe(error)}"

@@ -20,7 +20,8 @@ from typing import Any
 import structlog
 
 from agent import faults
-from agent.errors import AnalysisError
+from agent.errors import AnalysisError, AnalysisInterrupted
+from inference.errors import DeviceError
 from inference.findings import Findings
 from inference.study import StudyInput
 
@@ -63,6 +64,7 @@ class InferenceProcess:
         self._lock = threading.Lock()
         self._child: Any = None
         self._connection: Connection | None = None
+        self._stopping = False
         self.restarts = 0
 
     @property
@@ -75,26 +77,42 @@ class InferenceProcess:
         with self._lock:
             self._ensure_child()
 
+    def revive(self) -> None:
+        """Replace a child that died while it had nothing to do; never waits for a study."""
+        if self._child is None or self.alive or not self._lock.acquire(blocking=False):
+            return
+        try:
+            if not self._stopping:
+                self._ensure_child()
+        finally:
+            self._lock.release()
+
     def analyse(self, study: StudyInput, pack: str, progress: Progress | None = None) -> Findings:
         """Analyse one study in the child.
 
         Raises:
             AnalysisError: the child died or did not answer in time (transient), or could not
                 analyse with this pack at all.
+            AnalysisInterrupted: `stop` was called meanwhile.
         """
         with self._lock:
+            if self._stopping:
+                raise _interrupted()
             connection = self._ensure_child()
             try:
                 connection.send((study, pack))
                 return self._answer(connection, progress)
             except (EOFError, OSError) as error:
                 code = self._end_child()
+                if self._stopping:
+                    raise _interrupted() from error
                 raise AnalysisError(
                     f"the inference process died (exit code {code}); it is started again"
                 ) from error
 
     def stop(self) -> None:
-        """End the child; a study in progress is given up and stays claimed until its lease ends."""
+        """End the child; a study in progress is interrupted and given back."""
+        self._stopping = True
         self._end_child()
 
     def _answer(self, connection: Connection, progress: Progress | None) -> Findings:
@@ -138,8 +156,6 @@ class InferenceProcess:
     def _end_child(self) -> int | None:
         child, connection = self._child, self._connection
         self._connection = None
-        if connection is not None:
-            connection.close()
         if child is None:
             return None
         if child.is_alive():
@@ -148,6 +164,8 @@ class InferenceProcess:
         if child.is_alive():
             child.kill()
         child.join(STOP_S)
+        if connection is not None:
+            connection.close()  # last: a thread that waits for an answer sees the child's end first
         return int(child.exitcode) if child.exitcode is not None else None
 
 
@@ -165,11 +183,18 @@ class InlineEngine:
     def start(self) -> None:
         """Load nothing yet; packs are loaded by the first study that needs them."""
 
+    def revive(self) -> None:
+        """Nothing to replace."""
+
     def stop(self) -> None:
         """Nothing to end."""
 
     def analyse(self, study: StudyInput, pack: str, progress: Progress | None = None) -> Findings:
-        """Analyse one study here."""
+        """Analyse one study here.
+
+        Raises:
+            InferenceError: a pack or the device cannot be used.
+        """
         if self._models is None:
             self._models = _Models(self._packs, self._device)
         return self._models.analyse(study, pack, progress)
@@ -183,7 +208,8 @@ class _Models:
         from inference.engine import Engine
 
         self._names = {key: packs.load_manifest(path).name for key, path in directories.items()}
-        self._engine = Engine(list(directories.values()), device)
+        # one pack may be configured twice, say live for CT and in shadow mode for MR
+        self._engine = Engine(list(dict.fromkeys(directories.values())), device)
 
     def analyse(self, study: StudyInput, pack: str, progress: Progress | None = None) -> Findings:
         return self._engine.analyse(study, self._names[pack], progress)
@@ -201,21 +227,27 @@ def _child_main(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
     prepare()
+    import inference.engine  # noqa: F401  now, so that the first study finds the libraries loaded
+
+    engine = InlineEngine(packs, device)
     with contextlib.suppress(EOFError, OSError):
-        models = _Models(packs, device)
-        while True:
-            study, pack = connection.recv()
-            connection.send(_serve(models, connection, study, pack))
+        while _serve(engine, connection, *connection.recv()):
+            pass
 
 
-def _serve(
-    models: _Models, connection: Connection, study: StudyInput, pack: str
-) -> tuple[str, str]:
+def _serve(engine: InlineEngine, connection: Connection, study: StudyInput, pack: str) -> bool:
+    """Answer one study; False when this process is of no use any more."""
     try:
-        findings = models.analyse(study, pack, lambda text: connection.send(("progress", text)))
+        findings = engine.analyse(study, pack, lambda text: connection.send(("progress", text)))
     except Exception as error:  # noqa: BLE001  the edge of the child: the parent records it
-        return "error", faults.describe(error)
-    return "findings", findings.to_json()
+        connection.send(("error", faults.describe(error)))
+        return not isinstance(error, DeviceError)  # only a new process gets a new device context
+    connection.send(("findings", findings.to_json()))
+    return True
+
+
+def _interrupted() -> AnalysisInterrupted:
+    return AnalysisInterrupted("the agent stops; the study is taken up again at the next start")
 
 
 def _exit_with(parent: int) -> None:

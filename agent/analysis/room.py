@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from agent import __version__, priority
 from agent import facts as study_facts
 from agent.clock import Clock
-from agent.errors import AnalysisError
+from agent.errors import AnalysisError, AnalysisInterrupted
 from agent.settings import PackSettings, PrioritySettings
 from db.engine import reading
 from db.models import Analysis, Instance, Series, Study
@@ -30,6 +30,12 @@ log = structlog.get_logger(__name__)
 WHO = "analysis"
 #: Modalities a model may read; the others (SR, PR, KO, …) are kept and never offered.
 IMAGE_MODALITIES = ("CT", "MR")
+
+
+class PackGone(AnalysisError):
+    """The pack that routing chose was taken out of the configuration."""
+
+    permanent = True
 
 
 class Analyser(Protocol):
@@ -60,6 +66,8 @@ class AnalysisRoom:
         Raises:
             AnalysisError: transient; the worker tries again until `max_attempts`, after which the
                 failure itself is the result (the reader sees "not analysed").
+            AnalysisInterrupted: the agent stops; the worker gives the study back.
+            PackGone: permanent; the configuration changed under a queued study.
         """
         with reading(self.sessions) as session:
             study = studies.get(session, claim.study_id)
@@ -71,9 +79,16 @@ class AnalysisRoom:
     def _findings(
         self, study: Study, rows: Sequence[tuple[Series, Instance]], claim: claims.Claim
     ) -> Findings:
+        if study.pack not in self.packs:
+            raise PackGone(
+                f"pack {study.pack!r} is not configured any more; add it again, or route the study "
+                "anew: worklist-agent studies retry"
+            )
         given = study_input(study, rows, self.spool)
         try:
             findings = self.analyser.analyse(given, study.pack)
+        except AnalysisInterrupted:
+            raise
         except AnalysisError as error:
             if claim.attempts < self.max_attempts:
                 raise

@@ -11,13 +11,19 @@ from agent.settings import AssemblySettings
 
 @dataclass(frozen=True)
 class Arrival:
-    """What is known of a study that is being received."""
+    """What is known of a study that is being received.
+
+    Attributes:
+        listening_since: before that nobody could have received anything: an agent that was down is
+            no quiet study.
+    """
 
     receiving_since: dt.datetime
     last_instance_at: dt.datetime
     modalities: frozenset[str]
     instance_count: int
     expected_count: int | None = None
+    listening_since: dt.datetime | None = None
 
 
 def quiet_period_s(modalities: Iterable[str], settings: AssemblySettings) -> float:
@@ -29,7 +35,8 @@ def quiet_period_s(modalities: Iterable[str], settings: AssemblySettings) -> flo
 
 def reason_complete(arrival: Arrival, now: dt.datetime, settings: AssemblySettings) -> str:
     """Why the study is complete now; empty while it is not."""
-    quiet_s = (now - arrival.last_instance_at).total_seconds()
+    heard_at = max(arrival.last_instance_at, arrival.listening_since or arrival.last_instance_at)
+    quiet_s = (now - heard_at).total_seconds()
     waited_s = (now - arrival.receiving_since).total_seconds()
     needed_s = quiet_period_s(arrival.modalities, settings)
     if counted_complete(arrival) and quiet_s >= settings.count_min_quiet_s:

@@ -27,8 +27,16 @@ def sweep(
     settings: AssemblySettings,
     now: dt.datetime,
     count_instances: CountInstances | None = None,
+    listening_since: dt.datetime | None = None,
 ) -> int:
     """Reopen studies with late instances, then assemble what is complete.
+
+    Args:
+        sessions: of the record.
+        settings: quiet periods and ceiling.
+        now: the time of this sweep.
+        count_instances: asks the archive, if configuration names one.
+        listening_since: start of this agent; the time it was down does not count as quiet.
 
     Returns:
         How many studies were assembled.
@@ -42,7 +50,11 @@ def sweep(
         complete = [
             (study, reason)
             for study in studies.receiving(session)
-            if (reason := completeness.reason_complete(_arrival(study), now, settings))
+            if (
+                reason := completeness.reason_complete(
+                    _arrival(study, listening_since), now, settings
+                )
+            )
         ]
         for study, reason in complete:
             assemble(session, study, reason, now)
@@ -96,11 +108,12 @@ def _refresh_counts(
             studies.get(session, candidate.id).expected_count = count
 
 
-def _arrival(study: Study) -> completeness.Arrival:
+def _arrival(study: Study, listening_since: dt.datetime | None) -> completeness.Arrival:
     return completeness.Arrival(
         receiving_since=study.receiving_since or study.first_instance_at,
         last_instance_at=study.last_instance_at,
         modalities=frozenset(s.modality for s in study.series if not s.own_result),
         instance_count=study.instance_count,
         expected_count=study.expected_count or None,
+        listening_since=listening_since,
     )

@@ -100,6 +100,12 @@ def release_all_of(session: Session, owner_prefix: str, now: dt.datetime) -> int
     return len(held)
 
 
+def give_back(session: Session, study: Study, *, who: str, why: str, now: dt.datetime) -> None:
+    """Return a claimed study to its queue at once; the attempt does not count."""
+    study.attempts = max(study.attempts - 1, 0)
+    _release(session, study, who=who, why=why, now=now)
+
+
 def _enter_analysis(session: Session, study: Study, owner: str, now: dt.datetime) -> None:
     session.add(
         Event(
