@@ -48,4 +48,4 @@ def test_only_the_most_probable_located_findings_get_pixel_objects(context: Resu
         options=dataclasses.replace(context.options, max_segments=2),
     )
 
-    assert ["label9", "label8"] == [f.label for f in many.grounded]
+    assert [f.label for f in many.grounded] == ["label9", "label8"]

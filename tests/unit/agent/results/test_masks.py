@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from factories import dicom, results
 
 from agent.results import masks, planes
 from agent.results.material import Material
 from inference.explain import finding_mask, resample_to_volume
+from inference.findings import Grounding
 
+Located = tuple[Grounding, planes.Grid]
 SERIES = {
     "axial": lambda: dicom.ct_series(n=18, rows=40, cols=32),
     "oblique": lambda: dicom.mr_series(n=18, rows=32, cols=40, plane="oblique"),
@@ -21,7 +24,7 @@ SERIES = {
 
 
 @pytest.fixture(params=SERIES)
-def located(request: pytest.FixtureRequest, tmp_path: Path):
+def located(request: pytest.FixtureRequest, tmp_path: Path) -> Located:
     """A grounding and the pixel grid of the series it was seen in."""
     context = results.positive(SERIES[request.param](), tmp_path, ground={"sigma_mm": 14.0})
     grounding = context.findings.findings[0].grounding
@@ -31,13 +34,13 @@ def located(request: pytest.FixtureRequest, tmp_path: Path):
     return grounding, planes.grid(stack)
 
 
-def volume_mask(grounding, grid) -> np.ndarray:
+def volume_mask(grounding: Grounding, grid: planes.Grid) -> npt.NDArray[np.bool_]:
     """The mask of every frame, without any shortcut."""
     shape = (len(grid.positions_mm), grid.rows, grid.columns)
     return finding_mask(grounding, grid.affine, shape, grid.positions_mm)
 
 
-def test_masks_equal_those_of_the_whole_volume(located):
+def test_masks_equal_those_of_the_whole_volume(located: Located):
     """Cutting the token grid and the frames changes no voxel."""
     grounding, grid = located
     whole = volume_mask(grounding, grid)
@@ -49,7 +52,7 @@ def test_masks_equal_those_of_the_whole_volume(located):
         np.testing.assert_array_equal(mask, whole[k])
 
 
-def test_saliency_equals_that_of_the_whole_volume(located):
+def test_saliency_equals_that_of_the_whole_volume(located: Located):
     """The map's values are those of the plain resampling, frame by frame."""
     grounding, grid = located
     shape = (len(grid.positions_mm), grid.rows, grid.columns)
