@@ -75,11 +75,14 @@ class IntakeHandler:
 
     def admit(self, request: StoreRequest) -> int:
         """Refuse while the disk is nearly full; the sender tries again later."""
+        status = statuses.SUCCESS
         if self._space.is_low(time.monotonic()):
-            return statuses.OUT_OF_RESOURCES
-        if len(request.sop_instance_uid) > identifiers.MAX_STORED_UID:
-            return statuses.UID_TOO_LONG
-        return statuses.SUCCESS
+            status = statuses.OUT_OF_RESOURCES
+        elif len(request.sop_instance_uid) > identifiers.MAX_STORED_UID:
+            status = statuses.UID_TOO_LONG
+        if status != statuses.SUCCESS:
+            self._observe(status, 0)
+        return status
 
     def store(self, instance: ReceivedInstance) -> int:
         """Make one instance durable and index it; return the DIMSE status."""
