@@ -60,6 +60,20 @@ def test_names_keep_their_bytes_and_character_set(charset: str, kind: str, tmp_p
     assert str(pydicom.dcmread(path).PatientName) == NAME
 
 
+def test_names_in_several_scripts_keep_their_escape_sequences(tmp_path: Path):
+    """ISO 2022 names with ideographs come out with the bytes they came in with."""
+    name = "Yamada^Tarou=山田^太郎"
+    datasets = dicom.ct_series(
+        n=4, rows=8, cols=8, SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientName=name
+    )
+    context = context_of(datasets, tmp_path)
+
+    path = written(context, tmp_path / "out")
+
+    assert raw(path, "PatientName") == raw(context.sources[0].files[0], "PatientName")
+    assert str(pydicom.dcmread(path).PatientName) == name
+
+
 def test_bytes_that_the_character_set_does_not_allow_are_kept(tmp_path: Path):
     """A latin letter without a declared character set comes out as it came in."""
     datasets = dicom.ct_series(
