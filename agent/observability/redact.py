@@ -24,7 +24,7 @@ STRUCTURE = frozenset({"event", "level", "logger", "timestamp", "exception"})
 #: (`agent.faults.describe`).
 FIELDS = frozenset(
     """
-    aborted address ae analysis attempts calling_ae cause check count delivery destination
+    aborted address ae analysis at attempts calling_ae cause check count delivery destination
     dicom_port engine errno error error_type files frames freed give_up host index indexed
     instances interrupted kind late matches missing objects pack peer port positives priority
     quarantined reading_state reason restarts revision room rule seconds series severity share
