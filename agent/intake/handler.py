@@ -16,7 +16,7 @@ import structlog
 from agent.intake import translate
 from agent.intake.group_commit import GroupCommit
 from agent.intake.spool import Refused, Spool
-from db.queries import intake
+from db.queries import received
 from db.queries.intake_usual import Recorder
 from dicom_nodes import headers, identifiers, presentation, statuses
 from dicom_nodes.headers import Header
@@ -63,7 +63,7 @@ class IntakeHandler:
         self._recorder = Recorder(engine)
         self._is_own = is_own
         self._observe = observe
-        self._commit: GroupCommit[intake.Received, intake.Outcome] = GroupCommit(self._record)
+        self._commit: GroupCommit[received.Received, received.Outcome] = GroupCommit(self._record)
         self._space = _FreeSpace(spool, (settings or IntakeSettings()).low_water_bytes)
         self._lock = threading.Lock()
         self._open: Counter[str] = Counter()
@@ -126,13 +126,15 @@ class IntakeHandler:
             log.error("instance_not_recorded", error=type(error).__name__)
             instance.path.unlink(missing_ok=True)
             return statuses.OUT_OF_RESOURCES
-        if outcome is intake.Outcome.VERSION:
+        if outcome is received.Outcome.VERSION:
             log.warning("instance_conflict", calling_ae=instance.request.peer.calling_ae)
         elif not placed.is_new:
             log.debug("instance_repeated", calling_ae=instance.request.peer.calling_ae)
         return statuses.SUCCESS
 
-    def _to_record(self, header: Header, instance: ReceivedInstance, path: str) -> intake.Received:
+    def _to_record(
+        self, header: Header, instance: ReceivedInstance, path: str
+    ) -> received.Received:
         return translate.to_record(
             header,
             path=path,
@@ -143,7 +145,7 @@ class IntakeHandler:
             own_result=self._is_own(header.series_uid),
         )
 
-    def _record(self, batch: Sequence[intake.Received]) -> Sequence[intake.Outcome]:
+    def _record(self, batch: Sequence[received.Received]) -> Sequence[received.Outcome]:
         self._spool.sync(item.path for item in batch)
         return self._recorder.record(batch)
 

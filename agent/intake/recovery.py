@@ -16,6 +16,7 @@ from agent.intake import translate
 from agent.intake.spool import Spool
 from db.models.study import Instance, Study
 from db.queries import intake
+from db.queries.received import Received
 from dicom_nodes import headers, identifiers
 
 log = structlog.get_logger(__name__)
@@ -88,7 +89,7 @@ def _index(
 
 def _records(
     spool: Spool, orphans: list[str], is_own: Callable[[str], bool], now: dt.datetime
-) -> Iterator[intake.Received]:
+) -> Iterator[Received]:
     for path in orphans:
         try:
             header, syntax = _read(spool.root / path)

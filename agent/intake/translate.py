@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
-from db.queries.intake import Received, SeriesValues, StudyValues
+from db.queries.received import Received, SeriesValues, StudyValues
 from dicom_nodes import headers
 from dicom_nodes.headers import Header
 

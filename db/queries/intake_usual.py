@@ -19,7 +19,7 @@ from sqlalchemy.engine import Dialect
 from db.base import UtcDateTime
 from db.models.study import Instance, Series, Study
 from db.queries import intake
-from db.queries.intake import Outcome, Received
+from db.queries.received import Outcome, Received
 
 _study = cast("sa.Table", Study.__table__)
 _series = cast("sa.Table", Series.__table__)

@@ -184,7 +184,11 @@ class StorageServer:
             raise
         fast = self._settings.engine == "fast" and not negotiated.proposed & self._extra
         self._handler.association_opened(peer)
-        log.info("association_opened", calling_ae=peer.calling_ae, engine="fast" if fast else "")
+        log.info(
+            "association_opened",
+            calling_ae=peer.calling_ae,
+            engine="fast" if fast else "pynetdicom",
+        )
         clean = False
         try:
             if fast:

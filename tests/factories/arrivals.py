@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from agent.intake.handler import IntakeHandler, IntakeSettings
 from agent.intake.spool import Spool
-from db.queries.intake import Received
+from db.queries.received import Received
 from dicom_nodes.received import Peer, ReceivedInstance, StoreRequest
 from dicom_nodes.scp import storage
 

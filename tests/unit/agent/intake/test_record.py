@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from db.models import Event, Instance, Series, Study
 from db.queries import intake
-from db.queries.intake import Outcome, Received, SeriesValues, StudyValues
 from db.queries.intake_usual import Recorder
+from db.queries.received import Outcome, Received, SeriesValues, StudyValues
 from db.states import StudyState
 
 Sessions = sessionmaker[Session]
