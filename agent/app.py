@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import functools
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from agent import __version__, operations, rooms, sweeps, worklist_scp
+from agent import __version__, installation, operations, rooms, sweeps, worklist_scp
 from agent.analysis.process import InferenceProcess, InlineEngine
 from agent.analysis.room import AnalysisRoom
 from agent.clock import Clock, utc_now
@@ -38,6 +39,7 @@ from dicom_nodes.scp.settings import ServerSettings
 log = structlog.get_logger(__name__)
 
 DRAIN_S = 10.0
+GIVE_BACK_S = 5.0
 IDLE_POLL_S = 5.0  # the schedule wakes the outbox more often
 MB = 1_000_000
 
@@ -64,6 +66,7 @@ class Agent:
         self._schedule = schedule
         self._web = web
         self._own = own
+        self._occupancy = installation.Occupancy(base.config.storage.data_dir)
 
     @property
     def dicom_port(self) -> int:
@@ -82,7 +85,19 @@ class Agent:
         return f"listening: DICOM {dicom.ae_title} at {dicom.host}:{self.dicom_port}{page}"
 
     def start(self) -> None:
-        """Mend what an earlier life left, then open the doors, the network last but the page."""
+        """Mend what an earlier life left, then open the doors, the network last but the page.
+
+        Raises:
+            AgentError, NodeError: another agent runs here, or a port is taken; all is closed again.
+        """
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._base.engine.dispose)
+            self._occupancy.__enter__()
+            undo.callback(self.stop)
+            self._open()
+            undo.pop_all()
+
+    def _open(self) -> None:
         base = self._base
         recovery.reconcile(base.spool, base.engine, is_own=self._own.is_own)
         sweeps.sweep_spool(base)
@@ -106,10 +121,13 @@ class Agent:
         for worker in self._workers:
             worker.stop(DRAIN_S)
         self._analyser.stop()
+        for worker in self._workers:  # an interrupted study is given back
+            worker.stop(GIVE_BACK_S)
         self._outbox.stop(DRAIN_S)
         if self._web:
             self._web.stop()
         self._base.engine.dispose()
+        self._occupancy.__exit__()
         log.info("agent_stopped")
 
 

@@ -43,7 +43,7 @@ class Foundation:
     @property
     def owner(self) -> str:
         """Prefix of this node's leases: an earlier life of the same node held the same."""
-        return f"{self.installation.node_name}/"
+        return installation.owner_prefix(self.installation.device_uid)
 
     def health(self, *, worker_alive: bool) -> health.Health:
         """How database, disk, inference process and deliveries are now."""

@@ -30,6 +30,9 @@ class ExitCode(enum.IntEnum):
     INTERRUPTED = 130
 
 
+#: Imported by SQLAlchemy when a URL asks for them.
+DRIVERS = ("psycopg", "psycopg2")
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
@@ -60,26 +63,47 @@ def load_config(path: Path | None) -> Config:
 
 
 @contextmanager
-def database(config: Config) -> Iterator[sessionmaker[Session]]:
-    """Sessions on the configured database, which must be at this version's schema."""
+def refusals() -> Iterator[None]:
+    """Turn what cannot work into its message and the documented status."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from agent import database as agent_database
-    from db import engine as db_engine
+    from agent.database import SchemaError
+    from agent.errors import AgentError
+    from dicom_nodes.errors import NodeError
+    from inference.errors import InferenceError
 
-    engine = db_engine.create_engine(config.database_url)
     try:
-        agent_database.require_newest(engine)
-        yield db_engine.session_factory(engine)
-    except agent_database.SchemaError as error:
+        yield
+    except SchemaError as error:
         fail(str(error), ExitCode.DATABASE)
     except SQLAlchemyError as error:
         fail(
             f"database: {type(error).__name__}; check database.url and that the server runs",
             ExitCode.DATABASE,
         )
-    finally:
-        engine.dispose()
+    except ModuleNotFoundError as error:
+        if error.name not in DRIVERS:
+            raise
+        fail(
+            f"database: {error.name} is missing; install the 'postgresql' extra", ExitCode.DATABASE
+        )
+    except (AgentError, NodeError, InferenceError) as error:
+        fail(str(error))
+
+
+@contextmanager
+def database(config: Config) -> Iterator[sessionmaker[Session]]:
+    """Sessions on the configured database, which must be at this version's schema."""
+    from agent import database as agent_database
+    from db import engine as db_engine
+
+    with refusals():
+        engine = db_engine.create_engine(config.database_url)
+        try:
+            agent_database.require_newest(engine)
+            yield db_engine.session_factory(engine)
+        finally:
+            engine.dispose()
 
 
 def show(

@@ -18,27 +18,20 @@ def upgrade(config: common.ConfigOption = None) -> None:
     loaded = common.load_config(config)
     if not loaded.database.url:
         loaded.storage.data_dir.mkdir(parents=True, exist_ok=True)
-    revision = database.upgrade(db_engine.create_engine(loaded.database_url))
+    with common.refusals():
+        revision = database.upgrade(db_engine.create_engine(loaded.database_url))
     typer.echo(f"database is at revision {revision}")
 
 
 @app.command("current")
 def current(config: common.ConfigOption = None, as_json: common.JsonOption = False) -> None:
     """Print the revision the database is at and the one this version needs."""
-    from sqlalchemy.exc import SQLAlchemyError
-
     from agent import database
     from db import engine as db_engine
 
     loaded = common.load_config(config)
-    try:
+    with common.refusals():
         found = database.current(db_engine.create_engine(loaded.database_url))
-    except SQLAlchemyError as error:
-        common.fail(
-            f"database cannot be opened ({type(error).__name__}); check database.url, "
-            "or run: worklist-agent db upgrade",
-            common.ExitCode.DATABASE,
-        )
     needed = database.newest()
     common.show([{"found": found or "empty", "needed": needed}], as_json=as_json, title="schema")
     if found != needed:

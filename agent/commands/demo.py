@@ -87,17 +87,15 @@ def _work_dir(given: Path | None) -> Path:
 def _start(
     directory: Path, seed: int, orthanc: bool, web_port: int, dicom_port: int, count: int | None
 ) -> Demo:
-    from agent.errors import AgentError
     from agent.observability import logs
     from agent.settings import LogSettings
-    from dicom_nodes.errors import NodeError
 
     try:
         from agent.demo import run, settings
     except ImportError as error:
         common.fail(f"the demo needs the 'demo' extra ({error.name} is missing): make setup")
     logs.configure(LogSettings(format="json", level="info"), file=directory / run.LOG_FILE)
-    try:
+    with common.refusals():
         return run.start(
             directory,
             seed=seed,
@@ -106,8 +104,6 @@ def _start(
             dicom_port=settings.free_port(dicom_port),
             count=count,
         )
-    except (AgentError, NodeError) as error:
-        common.fail(str(error))
 
 
 def _wait(running: Demo, stop: threading.Event) -> None:

@@ -21,18 +21,14 @@ def serve(config: common.ConfigOption = None) -> None:
     is finished or given back. A second signal ends it at once; nothing acknowledged is lost.
     """
     from agent import app
-    from agent.errors import AgentError
     from agent.observability import logs
-    from dicom_nodes.errors import NodeError
 
     loaded = common.load_config(config)
     logs.configure(loaded.log)
     stop = stop_on_signals()
-    try:
+    with common.refusals():
         agent = app.build(loaded)
         agent.start()
-    except (AgentError, NodeError) as error:
-        common.fail(str(error))
     typer.echo(agent.describe(), err=True)
     stop.wait()
     agent.stop()

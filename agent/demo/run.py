@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -134,15 +135,18 @@ def start(
     scenarios = demo_scenarios(seed)[:count]
     order = random.Random(seed).sample(scenarios, len(scenarios))
     pacs: Pacs = OrthancPacs(work_dir / "pacs") if orthanc else EmbeddedPacs(work_dir / "pacs")
-    pacs.start()
-    config = settings.demo_config(
-        work_dir, (pacs.ae_title, pacs.host, pacs.port), web_port, dicom_port
-    )
-    config.storage.data_dir.mkdir(parents=True, exist_ok=True)
-    engine = db_engine.create_engine(config.database_url)
-    database.upgrade(engine)
-    agent = app.build(config, log_file=work_dir / LOG_FILE)
-    agent.start()
+    with contextlib.ExitStack() as undo:
+        pacs.start()
+        undo.callback(pacs.stop)  # Orthanc would outlive a demo that cannot start
+        config = settings.demo_config(
+            work_dir, (pacs.ae_title, pacs.host, pacs.port), web_port, dicom_port
+        )
+        config.storage.data_dir.mkdir(parents=True, exist_ok=True)
+        engine = db_engine.create_engine(config.database_url)
+        database.upgrade(engine)
+        agent = app.build(config, log_file=work_dir / LOG_FILE)
+        agent.start()
+        undo.pop_all()
     receivers = (
         Node(pacs.ae_title, pacs.host, pacs.port, calling_ae=SCANNER_AE),
         Node(config.dicom.ae_title, config.dicom.host, agent.dicom_port, calling_ae=SCANNER_AE),
