@@ -20,6 +20,8 @@ from dicom_nodes.errors import NodeError
 from inference import packs
 from inference.errors import InferenceError
 
+MB = 1_000_000
+
 
 class Verdict(enum.StrEnum):
     """How a check ended."""
@@ -80,7 +82,7 @@ def _data_dir(config: Config) -> Check:
 
 def _disk(config: Config) -> Check:
     try:
-        free_mb = shutil.disk_usage(config.storage.data_dir).free // 2**20
+        free_mb = shutil.disk_usage(config.storage.data_dir).free // MB
     except OSError as error:
         return Check("disk space", Verdict.PROBLEM, str(error.strerror), "see data directory")
     mark = config.storage.low_water_mark_mb

@@ -21,7 +21,7 @@ from agent.settings import PackSettings, PrioritySettings
 from db.engine import reading
 from db.models import Analysis, Instance, Series, Study
 from db.queries import claims, studies
-from db.states import StudyState
+from db.states import ReadingState, StudyState
 from inference.findings import Findings, PackRef, Status
 from inference.study import SeriesInput, StudyInput
 
@@ -208,6 +208,10 @@ def _set_priority(
         why += " (shadow mode: recorded, the worklist keeps the ordered priority)"
     level = decision.level if not shadow else decision.ordered
     if level is not None:
+        if study.reading_state == ReadingState.READ and level.rank < study.priority_rank:
+            # What was read was less urgent than what late images show: it comes back.
+            study.reading_state = ReadingState.UNREAD
+            why += "; back on the open list, it was read before these images came"
         study.priority, study.priority_rank = level, level.rank
         study.priority_score = 0.0 if shadow else decision.score
         study.priority_reason = "ordered priority" if shadow else decision.reason

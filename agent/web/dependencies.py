@@ -8,14 +8,10 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from agent.clock import utc_now
 from agent.health import Health
 from agent.observability.metrics import Metrics
 from agent.settings import PrioritySettings, WebSettings
-
-
-def utc_now() -> dt.datetime:
-    """The present moment, aware."""
-    return dt.datetime.now(dt.UTC)
 
 
 @dataclass(frozen=True)
