@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ _DAMAGED = (
     LookupError,
     OSError,
     RuntimeError,
+    struct.error,
     TypeError,
     ValueError,
 )

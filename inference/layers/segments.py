@@ -100,9 +100,11 @@ def segment_sum(values: Tensor, segments: Segments) -> Tensor:
 
 
 def _kernel_takes(q: Tensor, dropout: float) -> bool:
-    """Whether torch's variable-length flash kernel can run this (half precision on CUDA)."""
+    """Whether torch's variable-length flash kernel can run this: half precision, Ampere or later."""
     half = q.dtype in (torch.float16, torch.bfloat16)
-    return q.is_cuda and half and dropout == 0.0
+    if not q.is_cuda or not half or dropout > 0.0 or q.shape[-1] % 8 or q.shape[-1] > 256:
+        return False
+    return torch.cuda.get_device_capability(q.device) >= (8, 0)
 
 
 def _batch(x: Tensor, count: int) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from inference.neurovfm.heads import HeadOutput
 from inference.neurovfm.model import VisionTransformer
 from inference.neurovfm.studies import Source, StudyPreprocessor, read_image
 from inference.neurovfm.tokens import normalise
+from inference.study import SeriesInput
+from inference.volumes import read_series
+from inference.volumes.model_grid import model_grid
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -108,6 +111,24 @@ def _study(folder: Path, name: str, facts: Mapping[str, Any], said: str) -> Iter
     yield _row(place, "tokens", batch["img"].numpy(), expected["img"], said)
     for key in ("coords", "series_cu_seqlens", "study_cu_seqlens"):
         yield _row(place, key, batch[key].numpy(), expected[key], "exact")
+    if isinstance(study, list) and all(Path(item).is_dir() for item in study):
+        found = _from_spool([Path(item) for item in study], facts["modality"])
+        yield _row(place, "tokens, agent's own path", found, expected["img"], said)
+
+
+def _from_spool(directories: Sequence[Path], modality: str) -> Array:
+    """Tokens of DICOM directories as the agent makes them: its volumes, the safe rules."""
+    dicom = "CT" if modality.lower() == "ct" else "MR"
+    tokens = []
+    for directory in directories:
+        files = tuple(sorted(directory.iterdir()))
+        for volume in read_series(SeriesInput("", dicom, "", files)).volumes:
+            grid = model_grid(volume)
+            prepared = preprocess.preprocess_volume(
+                grid.array, grid.affine, dicom, spacing_mm=grid.spacing_mm
+            )
+            tokens += [part.tokens for part in prepared.series]
+    return np.concatenate(tokens) if tokens else np.zeros((0, 1024))
 
 
 def _encoder(folder: Path, meta: Mapping[str, Any]) -> Iterator[Row]:

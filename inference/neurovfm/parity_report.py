@@ -21,7 +21,8 @@ HEAD = """# Parity with the reference
 The golden sets were made with the reference code of NeuroVFM; `make test` holds every row below
 against the tolerance that the set itself states. Differences are the largest absolute ones, in
 float32 on the CPU; for bfloat16 autocast it is the norm of the difference over the embeddings'
-norm. 0 means equal in every bit.
+norm. 0 means equal in every bit. "Agent's own path" is DICOM through the spool's volumes and the
+safe rules, without a file between.
 """
 
 

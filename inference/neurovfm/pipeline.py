@@ -41,10 +41,10 @@ def load_encoder(
     """
     directory = weights.locate(model_name_or_path, revision)
     loaded = weights.load_encoder_files(
-        directory / weights.CONFIG_FILE, weights.weights_file(directory), directory.name
+        directory / weights.CONFIG_FILE, weights.weights_file(directory)
     )
     pipeline = EncoderPipeline(loaded.model, loaded.stats, device)
-    pipeline.provenance = loaded.provenance
+    pipeline.provenance = weights.name_origin(loaded.provenance, model_name_or_path, directory)
     return pipeline, StudyPreprocessor()
 
 
@@ -69,11 +69,11 @@ def load_diagnostic_head(
     """
     directory = weights.locate(model_name_or_path, revision)
     loaded = weights.load_head_files(
-        directory / weights.CONFIG_FILE, weights.weights_file(directory), directory.name
+        directory / weights.CONFIG_FILE, weights.weights_file(directory)
     )
     names = label_names or loaded.config.get("label_names")
     head = DiagnosticHead(loaded.model, names, device)
-    head.provenance = loaded.provenance
+    head.provenance = weights.name_origin(loaded.provenance, model_name_or_path, directory)
     return head
 
 

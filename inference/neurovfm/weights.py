@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class Provenance:
 
     Attributes:
         source: directory name or Hugging Face id.
-        revision: of the Hugging Face repository; empty for a directory.
+        revision: commit of the Hugging Face repository; empty for a directory.
         sha256: of the weights file.
         prefix: under which the module lay in the file.
         dropped: keys of other modules in the file that were not loaded.
@@ -161,6 +161,16 @@ def locate(name_or_path: str | os.PathLike[str], revision: str | None = None) ->
         ) from error
     wanted = [CONFIG_FILE, *WEIGHT_FILES]
     return Path(hub.snapshot_download(name, revision=revision, allow_patterns=wanted))
+
+
+def name_origin(
+    provenance: Provenance, name_or_path: str | os.PathLike[str], directory: Path
+) -> Provenance:
+    """Provenance with the hub id and the commit that was really fetched, or the folder's name."""
+    if Path(name_or_path).is_dir():
+        return replace(provenance, source=directory.name)
+    # The hub's library keeps every snapshot in a folder named after its commit.
+    return replace(provenance, source=os.fspath(name_or_path), revision=directory.name)
 
 
 def weights_file(directory: Path) -> Path:

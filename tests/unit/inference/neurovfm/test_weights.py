@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from inference.checkpoints import read_state_dict, sha256_of
 from inference.errors import ConfigError, NotAvailableError, WeightsError
-from inference.neurovfm import weights
+from inference.neurovfm import load_encoder, weights
 from inference.neurovfm.model import VisionTransformer
 
 State = dict[str, torch.Tensor]
@@ -158,18 +158,23 @@ def test_a_missing_or_foreign_config_is_refused(official: Official, encoder: Vis
         load(folder)
 
 
-def test_a_hub_id_is_fetched_at_its_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Only the files needed, at the pinned revision, through the hub's own library."""
+def test_a_hub_id_is_fetched_at_its_revision(
+    official: Official, encoder: VisionTransformer, monkeypatch: pytest.MonkeyPatch
+):
+    """Only the files needed, at the pinned revision; the commit that came is on record."""
+    folder = official("0123abc", ENCODER, encoder.state_dict())
     asked: dict[str, Any] = {}
 
     def snapshot_download(name: str, **options: Any) -> str:
         asked.update(name=name, **options)
-        return str(tmp_path)
+        return str(folder)
 
     monkeypatch.setitem(
         sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download)
     )
-    assert weights.locate("owner/model", revision="abc") == tmp_path
+    pipeline, _ = load_encoder("owner/model", device="cpu", revision="abc")
+    assert pipeline.provenance is not None
+    assert (pipeline.provenance.source, pipeline.provenance.revision) == ("owner/model", "0123abc")
     assert asked["name"] == "owner/model"
     assert asked["revision"] == "abc"
     assert "config.json" in asked["allow_patterns"]
