@@ -45,6 +45,7 @@ class Content:
     Attributes:
         picture: uint8 [R, C, 3], any size; None when there is no located finding.
         sides: patient directions at the picture's left and top edge, e.g. ``("R", "A")``.
+        notice: what the model pack says about its use.
         details: pairs of label and value for the foot of the page.
     """
 
@@ -57,6 +58,7 @@ class Content:
     picture: npt.NDArray[np.uint8] | None
     sides: tuple[str, str]
     caption: str
+    notice: str
     details: tuple[tuple[str, str], ...]
 
 
@@ -208,9 +210,11 @@ def _details(canvas: Canvas, content: Content) -> None:
         x, y = MARGIN + column * 610, top + 38 + row * 31
         canvas.text(x, y, label, 18, QUIET)
         canvas.text(x + 100, y, shorten(plain(value), 18, 480), 18)
-    canvas.box((0, HEIGHT - 64, WIDTH, HEIGHT), PANEL)
+    canvas.box((0, HEIGHT - 78, WIDTH, HEIGHT), PANEL)
+    notice = shorten(plain(content.notice), 17, WIDTH - 2 * MARGIN)
+    canvas.text(MARGIN, HEIGHT - 46, notice, 17, bold=True)
     note = "The absence of a flag does not exclude disease. Colors show where the model looked, "
-    canvas.text(MARGIN, HEIGHT - 25, note + "not the outline of a lesion.", 19)
+    canvas.text(MARGIN, HEIGHT - 19, note + "not the outline of a lesion.", 17)
 
 
 def _sentence(text: str) -> str:

@@ -69,6 +69,7 @@ def _content(material: Material) -> page.Content:
         picture=key.picture if key else None,
         sides=key.sides if key else ("", ""),
         caption=key.caption if key else "",
+        notice=findings.pack.notice,
         details=_details(material),
     )
 

@@ -36,6 +36,8 @@ INSTALLATION = Installation(
     station="AI1",
 )
 HEMORRHAGE = Code("1386000", "SCT", "Intracranial hemorrhage")
+CODES = {"hemorrhage": HEMORRHAGE, "mass_effect": Code("mass_effect", "99DEMO", "Mass effect")}
+"""A standard code, a pack's private code; other labels have none."""
 TARGET_MM = (22.0, -18.0, 6.0)
 """Where `grounding` puts its peak (LPS)."""
 
@@ -93,7 +95,7 @@ def finding(label: str = "hemorrhage", probability: float = 0.93, **changes: Any
     fields: dict[str, Any] = {
         "label": label,
         "display": label.replace("_", " ").capitalize(),
-        "code": HEMORRHAGE if label == "hemorrhage" else Code("", "", ""),
+        "code": CODES.get(label, Code("", "", "")),
         "acuity": Acuity.URGENT,
         "probability": probability,
         "threshold": 0.5,

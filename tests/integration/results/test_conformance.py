@@ -15,7 +15,7 @@ SCRIPTS = Path(sys.executable).parent
 EXPLAINED = (
     # Private codes are described in CodingSchemeIdentificationSequence; the validator knows
     # registered schemes only.
-    re.compile(r"CodingSchemeDesignator.*Unrecognized defined term = <99WLAGENT>"),
+    re.compile(r"CodingSchemeDesignator.*Unrecognized defined term = <99(WLAGENT|DEMO)>"),
     # Type 3 in the SOP Common module since 2018; the validator's IOD tables do not have it.
     re.compile(r"ContributingEquipmentSequence.*DeviceUID.*not present in standard DICOM IOD"),
 )

@@ -76,6 +76,19 @@ def test_the_key_slice_shows_the_attention(tmp_path: Path):
     assert colored(nothing) == 0
 
 
+def test_the_notice_of_the_pack_is_on_the_page(context: ResultContext):
+    """A demonstration model says so on everything it makes."""
+    findings = context.findings
+    silent = dataclasses.replace(findings, pack=dataclasses.replace(findings.pack, notice=""))
+
+    with_notice = pixels(context)
+    without = pixels(dataclasses.replace(context, findings=silent))
+
+    changed = np.argwhere((with_notice != without).any(axis=-1))
+    assert len(changed) > 500
+    assert changed[:, 0].min() > page.HEIGHT - 78
+
+
 def test_different_outcomes_look_different(context: ResultContext):
     """Level, probability and status each change the page."""
     findings = context.findings

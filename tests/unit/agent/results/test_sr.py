@@ -63,14 +63,15 @@ def test_every_label_has_an_explicit_presence_and_probability(
 
 
 def test_the_priority_is_coded_with_its_reason(context: ResultContext, tmp_path: Path):
-    """A routing rule finds level, ordered level and reason under our scheme."""
+    """A routing rule finds level, ordered level and reason under our scheme, which is described."""
     ds = report(context, tmp_path)
     study = groups(ds)[0]
 
     assert value(study, "PRIORITY") == "STAT"
     assert value(study, "ORDERED-PRIORITY") == "MEDIUM"
     assert value(study, "PRIORITY-REASON") == "Hemorrhage 93% (urgent)"
-    assert ds.CodingSchemeIdentificationSequence[0].CodingSchemeDesignator == "99WLAGENT"
+    schemes = [i.CodingSchemeDesignator for i in ds.CodingSchemeIdentificationSequence]
+    assert schemes == ["99DEMO", "99WLAGENT"]
 
 
 def test_an_order_without_a_priority_states_none(context: ResultContext, tmp_path: Path):
