@@ -6,6 +6,7 @@ UIDs name directories and files (a hash where one is unusual); nothing of the pa
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -62,7 +63,8 @@ class Spool:
         self.root = root
         self.incoming = root / INCOMING
         self.quarantine = root / QUARANTINE
-        self._durable_dirs: set[Path] = set()
+        self._prefix = f"{root}/"  # paths are joined as text: once for every instance
+        self._durable_dirs: set[str] = set()
         try:
             for directory in (root, self.incoming, self.quarantine):
                 directory.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
@@ -79,31 +81,32 @@ class Spool:
             OSError: the file system refuses.
         """
         _fsync(temporary)
-        directory = self.root / directory_of(study_uid, series_uid)
-        name = identifiers.safe_name(sop_uid)
+        stem = f"{directory_of(study_uid, series_uid)}/{identifiers.safe_name(sop_uid)}"
         for version in itertools.count():
-            target = directory / (f"{name}.v{version}.dcm" if version else f"{name}.dcm")
-            try:
-                self._link(temporary, target)
-            except FileExistsError:
-                if not same_content(temporary, target):
-                    continue
-                is_new = False
-            else:
-                is_new = True
-            temporary.unlink()
-            return Placed(path=str(target.relative_to(self.root)), is_new=is_new)
-        raise AssertionError("unreachable")
+            path = f"{stem}.v{version}.dcm" if version else f"{stem}.dcm"
+            is_new = self._link(temporary, path)
+            if is_new or same_content(temporary, self.root / path):
+                break
+        temporary.unlink()
+        return Placed(path=path, is_new=is_new)
 
-    def _link(self, temporary: Path, target: Path) -> None:
+    def _link(self, temporary: Path, path: str) -> bool:
+        """Give the file its final name; False when the name is taken."""
         # A hard link refuses an existing name, where a rename would overwrite it: two associations
         # that send the same UID at once cannot lose each other's bytes.
-        try:
-            os.link(temporary, target)
-        except FileNotFoundError:
-            target.parent.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
-            self._durable_dirs.discard(target.parent)
-            os.link(temporary, target)
+        target = f"{self._prefix}{path}"
+        for _ in range(2):
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
+            except FileNotFoundError:
+                parent = Path(target).parent
+                parent.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
+                self._durable_dirs.discard(str(parent))
+            else:
+                return True
+        raise FileNotFoundError(errno.ENOENT, "the series directory vanished again")
 
     def sync(self, paths: Iterable[str]) -> None:
         """Make the names of placed files durable.
@@ -111,10 +114,10 @@ class Spool:
         Raises:
             OSError: the file system refuses.
         """
-        directories = {(self.root / path).parent for path in paths}
+        directories = {f"{self._prefix}{path.rpartition('/')[0]}" for path in paths}
         fresh = directories - self._durable_dirs
-        above = {directory.parent for directory in fresh} | ({self.root} if fresh else set())
-        for directory in (*directories, *above):
+        above = {directory.rpartition("/")[0] for directory in fresh}
+        for directory in (*directories, *above, *({str(self.root)} if fresh else ())):
             _fsync(directory)
         if len(self._durable_dirs) > _MAX_REMEMBERED:
             self._durable_dirs.clear()
@@ -181,7 +184,7 @@ def same_content(one: Path, other: Path) -> bool:
     return True
 
 
-def _fsync(path: Path) -> None:
+def _fsync(path: Path | str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -57,7 +57,6 @@ class StorageServer:
         self._settings = settings
         self._handler = handler
         self._extra = frozenset(str(cx.abstract_syntax) for cx in contexts)
-        self._negotiator = negotiation.Negotiator(settings.max_pdu)
         self._engine = fallback.PynetdicomEngine(
             _application_entity(settings), handler, contexts, evt_handlers
         )
@@ -178,7 +177,7 @@ class StorageServer:
 
     def _serve(self, served: Served, request: bytes, peer: Peer) -> None:
         try:
-            negotiated = self._negotiator.negotiate(request)
+            negotiated = negotiation.negotiate(request, self._settings.max_pdu)
         except negotiation.InvalidRequest:
             served.last_words(statuses.abort_pdu(statuses.INVALID_PDU_PARAMETER))
             raise
@@ -192,16 +191,14 @@ class StorageServer:
         clean = False
         try:
             if fast:
-                clean = self._serve_fast(served, request, negotiated, peer)
+                clean = self._serve_fast(served, negotiated, peer)
             else:
                 clean = self._serve_pynetdicom(served, request, negotiated, peer)
         finally:
             self._handler.association_closed(peer, aborted=not clean)
             log.info("association_closed", calling_ae=peer.calling_ae, aborted=not clean)
 
-    def _serve_fast(
-        self, served: Served, request: bytes, negotiated: negotiation.Negotiated, peer: Peer
-    ) -> bool:
+    def _serve_fast(self, served: Served, negotiated: negotiation.Negotiated, peer: Peer) -> bool:
         settings = self._settings
         limits = fast_path.Limits(
             max_pdu=settings.max_pdu,
@@ -211,7 +208,7 @@ class StorageServer:
             max_instance_bytes=settings.max_instance_bytes,
         )
         served.set_timeout(min(settings.network_timeout_s, settings.idle_timeout_s))
-        served.sock.sendall(negotiation.answer_to(request, negotiated))
+        served.sock.sendall(negotiated.answer)
         connection = fast_path.Connection(
             served.sock, negotiated.contexts, self._handler, peer, limits
         )

@@ -81,9 +81,9 @@ def test_the_bytes_are_synced_before_the_name_and_the_name_before_success(
         order.append("sync " + Path(f"/proc/self/fd/{fd}").readlink().name)
         real_fsync(fd)
 
-    def link(source: Path, target: Path) -> None:
+    def link(source: Path, target: str) -> None:
         real_link(source, target)
-        order.append(f"link {target.name}")
+        order.append(f"link {Path(target).name}")
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "link", link)

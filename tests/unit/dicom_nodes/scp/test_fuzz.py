@@ -92,7 +92,7 @@ def test_any_proposal_is_decided_or_refused(data: bytes):
     """An A-ASSOCIATE-RQ of garbage raises InvalidRequest, nothing else."""
     request = wire.associate_rq()[:74] + data
     try:
-        negotiated = negotiation.Negotiator(131072).negotiate(request)
+        negotiated = negotiation.negotiate(request, 131072)
     except negotiation.InvalidRequest:
         return
     assert negotiated.answer[0] == 2
@@ -105,7 +105,7 @@ def test_a_damaged_proposal_is_decided_or_refused(position: int, value: int):
     request = bytearray(wire.associate_rq())
     request[position] = value
     with contextlib.suppress(negotiation.InvalidRequest):
-        negotiation.Negotiator(131072).negotiate(bytes(request))
+        negotiation.negotiate(bytes(request), 131072)
 
 
 @settings(max_examples=300)

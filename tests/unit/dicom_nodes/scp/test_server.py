@@ -115,7 +115,7 @@ def test_the_handler_learns_who_called(keeper: wire.Keeper):
     assert keeper.closed == [False]
 
 
-def test_the_answer_repeats_the_ae_titles_though_it_is_remembered(keeper: wire.Keeper):
+def test_the_answer_repeats_the_ae_titles(keeper: wire.Keeper):
     """The same proposal from two peers gets the same answer with each one's own titles."""
     with wire.serving(keeper) as server:
         answers = []
