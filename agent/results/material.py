@@ -34,6 +34,8 @@ class SourceStack:
     series_uid: str
     key: int
     """Index of the frame that shows the finding best."""
+    header: Dataset
+    """Header of the key image, for what differs between the series of a study."""
 
     @property
     def frame_of_reference_uid(self) -> str:
@@ -133,7 +135,8 @@ class Material:
                 return None
             ordered = tuple(stack.frames[i] for i in shape.order)
             key = shape.order.index(identifiers.index(wanted))
-            return SourceStack(ordered, shape, grounding.series_uid, key)
+            header = pydicom.dcmread(ordered[key].path, stop_before_pixels=True)
+            return SourceStack(ordered, shape, grounding.series_uid, key, header)
         return None
 
     def _ordered_sources(self) -> list[SeriesInput]:

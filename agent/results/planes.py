@@ -40,19 +40,16 @@ class Grid:
     columns: int
 
 
-def stand_ins(
-    template: Dataset, stack: SourceStack, indices: Iterable[int], coarseness: int = 1
-) -> list[Dataset]:
+def stand_ins(stack: SourceStack, indices: Iterable[int], coarseness: int = 1) -> list[Dataset]:
     """Images with the geometry of the stack's frames, each pixel `coarseness` source pixels wide.
 
     Args:
-        template: header of a source image.
         stack: the source frames.
         indices: of the wanted frames, in the stack's order.
         coarseness: 1 for the source's own matrix.
     """
     plane_grid = grid(stack, coarseness)
-    common = _common_geometry(template, stack, plane_grid)
+    common = _common_geometry(stack, plane_grid)
     images = []
     for k in indices:
         ds = copy.deepcopy(common)
@@ -62,9 +59,9 @@ def stand_ins(
     return images
 
 
-def key_image(template: Dataset, stack: SourceStack) -> Dataset:
+def key_image(stack: SourceStack) -> Dataset:
     """The stack's key image with its own identifiers and its geometry, for the image library."""
-    ds = stand_ins(template, stack, [stack.key])[0]
+    ds = stand_ins(stack, [stack.key])[0]
     frame = stack.frames[stack.key]
     ds.SOPClassUID, ds.SOPInstanceUID = frame.sop_class_uid, frame.sop_uid
     if not stack.frame_of_reference_uid:
@@ -123,24 +120,24 @@ def usable(stack: SourceStack | None, max_frames: int) -> str:
     return ""
 
 
-def _common_geometry(template: Dataset, stack: SourceStack, plane_grid: Grid) -> Dataset:
+def _common_geometry(stack: SourceStack, plane_grid: Grid) -> Dataset:
     modality, slice_spacing = stack.frames[0].modality, stack.geometry.spacing_mm[0]
-    ds = identity.neutral(template)
+    ds = identity.neutral(stack.header)
     ds.SOPClassUID = CTImageStorage if modality == "CT" else MRImageStorage
     ds.SeriesInstanceUID = stack.series_uid
     ds.Modality = modality
     ds.FrameOfReferenceUID = stack.frame_of_reference_uid
-    ds.PositionReferenceIndicator = template.get("PositionReferenceIndicator") or ""
+    ds.PositionReferenceIndicator = stack.header.get("PositionReferenceIndicator") or ""
     ds.Rows, ds.Columns = plane_grid.rows, plane_grid.columns
     affine = plane_grid.affine
     spacing_r, spacing_c = (float(np.linalg.norm(affine[:3, axis])) for axis in (1, 2))
     ds.ImageOrientationPatient = _decimals([*affine[:3, 2] / spacing_c, *affine[:3, 1] / spacing_r])
     ds.PixelSpacing = _decimals([spacing_r, spacing_c])
-    ds.SliceThickness = template.get("SliceThickness") or _decimals([slice_spacing])[0]
+    ds.SliceThickness = stack.header.get("SliceThickness") or _decimals([slice_spacing])[0]
     ds.SpacingBetweenSlices = _decimals([slice_spacing])[0]
     for keyword in LOSSY:
-        if template.get(keyword):
-            setattr(ds, keyword, template.get(keyword))
+        if stack.header.get(keyword):
+            setattr(ds, keyword, stack.header.get(keyword))
     return ds
 
 

@@ -49,7 +49,7 @@ def _map(
     coarseness = -(-max(frame.rows, frame.columns) // context.options.map_pixels)
     naming = headers.Naming("pm", finding.label, f"AI {finding.display} attention", index)
     dataset = hd.pm.ParametricMap(
-        source_images=planes.stand_ins(template, stack, range(len(stack.frames)), coarseness),
+        source_images=planes.stand_ins(stack, range(len(stack.frames)), coarseness),
         pixel_array=_saliency(finding.grounding, planes.grid(stack, coarseness)),
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[_mapping()],

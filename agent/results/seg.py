@@ -62,7 +62,7 @@ def _segmentation(
     context, template = material.context, material.template
     naming = headers.Naming("seg", finding.label, f"AI {finding.display} area", index)
     dataset = hd.seg.Segmentation(
-        source_images=planes.stand_ins(template, stack, [k for k, _ in frames]),
+        source_images=planes.stand_ins(stack, [k for k, _ in frames]),
         pixel_array=np.stack([mask for _, mask in frames]),
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[_segment(context, finding, index)],

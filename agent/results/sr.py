@@ -130,7 +130,7 @@ def _key_images(material: Material) -> list[Dataset]:
     for finding in material.context.grounded:
         stack = material.stack(finding.grounding) if finding.grounding else None
         if stack is not None:
-            image = planes.key_image(material.template, stack)
+            image = planes.key_image(stack)
             found.setdefault(image.SOPInstanceUID, image)
     return list(found.values())
 

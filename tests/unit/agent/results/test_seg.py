@@ -131,6 +131,24 @@ def test_a_missing_slice_shifts_nothing(tmp_path: Path):
     assert {datasets[13].SOPInstanceUID, datasets[15].SOPInstanceUID} <= set(shown)
 
 
+def test_frames_have_the_thickness_of_the_series_they_lie_on(tmp_path: Path):
+    """In a study of several series, measures come from the one the finding was seen in."""
+    thin = results.source(dicom.mr_series(n=6, key="1", spacing=(1.0, 3.0, 3.0)), tmp_path)
+    thick = dicom.mr_series(key="2", SliceThickness="4.5")
+    context = results.positive(thick, tmp_path)
+    report = results.report(thin)
+    both = dataclasses.replace(
+        context,
+        sources=(thin, *context.sources),
+        findings=dataclasses.replace(context.findings, series=(report, *context.findings.series)),
+    )
+
+    measures = segmentations(both)[0].dataset.SharedFunctionalGroupsSequence[0]
+
+    assert measures.PixelMeasuresSequence[0].SliceThickness == 4.5
+    assert measures.PixelMeasuresSequence[0].SpacingBetweenSlices == 5.0
+
+
 def test_each_finding_has_a_segmentation_and_series_of_its_own(context: ResultContext):
     """Viewers load them one by one, and nothing is overwritten."""
     first = context.findings.findings[0]
