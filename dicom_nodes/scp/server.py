@@ -30,8 +30,8 @@ from dicom_nodes.scp.settings import ServerSettings, refusal
 log = structlog.get_logger(__name__)
 
 _BACKLOG = 128
-_UNADMITTED = 64
-"""Connections beyond `max_associations` that may be waiting for their answer."""
+_UNADMITTED, _UNADMITTED_PER_PEER = 64, 16
+"""Connections beyond the limits of associations that may be waiting for their answer."""
 _END_S = 2.0
 
 
@@ -137,13 +137,21 @@ class StorageServer:
                 target=self._run, args=(served,), name="dicom-association", daemon=True
             )
             with self._lock:
-                full = len(self._connections) >= self._settings.max_associations + _UNADMITTED
+                full = self._is_crowded(served.address)
                 if not full:
                     self._connections[thread] = served
                     thread.start()  # under the lock: stop() must not join an unstarted thread
             if full:
                 log.warning("connection_refused", reason="too many connections")
                 sock.close()
+
+    def _is_crowded(self, address: str) -> bool:
+        """Whether there are too many connections: in all, or from one that keeps others out."""
+        settings, others = self._settings, self._connections.values()
+        if len(others) >= settings.max_associations + _UNADMITTED:
+            return True
+        limit = settings.max_associations_per_peer + _UNADMITTED_PER_PEER
+        return sum(other.address == address for other in others) >= limit
 
     def _run(self, served: Served) -> None:
         """Serve one connection; the edge that catches everything and always closes it."""

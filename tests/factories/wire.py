@@ -115,8 +115,10 @@ def encode(ds: Dataset, *, implicit: bool = False, little: bool = True) -> bytes
 class Peer:
     """A service class user that sends what it is told, right or wrong."""
 
-    def __init__(self, port: int, timeout_s: float = 10.0) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+    def __init__(self, port: int, timeout_s: float = 10.0, address: str = "127.0.0.1") -> None:
+        self.sock = socket.create_connection(
+            ("127.0.0.1", port), timeout=timeout_s, source_address=(address, 0)
+        )
 
     def __enter__(self) -> Self:
         return self
