@@ -6,8 +6,8 @@
     hospital.wait_for_states({"done"})
 
 `die_at` arms one place in its code: when that place is reached, the process kills itself with
-SIGKILL. The command stays `python -m agent serve`; the place is put in by `die_at/sitecustomize.py`
-on its PYTHONPATH.
+SIGKILL. The command stays `python -m agent serve`; the place is put in by `inside/sitecustomize.py`
+on its PYTHONPATH, which also writes down every address that the process connects to.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from dicom_nodes.node import Node
 from dicom_nodes.scu import store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+INSIDE = Path(__file__).parent / "inside"
 START_S = 90.0
 SENDER_AE = "SCANNER"
 
@@ -65,8 +66,7 @@ class DieAt:
     @property
     def environment(self) -> dict[str, str]:
         """What arms it."""
-        path = str(Path(__file__).parent / "die_at")
-        return {"PYTHONPATH": path, "DIE_AT": f"{self.function}:{self.when}:{self.call}"}
+        return {"DIE_AT": f"{self.function}:{self.when}:{self.call}"}
 
 
 def dicom(name: str, port: int, ae_title: str = "DEMOPACS", **more: Any) -> dict[str, Any]:
@@ -132,6 +132,7 @@ class AgentProcess:
         self.config: Config = config.load(self.config_file)
         self.data_dir = self.config.storage.data_dir
         self.log_file = directory / "agent.log"
+        self.connect_log = directory / "connections.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self.engine = engines.create_engine(self.config.database_url)
@@ -158,6 +159,7 @@ class AgentProcess:
     def start(self, die_at: DieAt | None = None, *, wait: bool = True) -> AgentProcess:
         """Start it; returns when it is ready, or (armed) when it is ready or dead."""
         environment = clean_environment() | (die_at.environment if die_at else {})
+        environment |= {"PYTHONPATH": str(INSIDE), "CONNECT_LOG": str(self.connect_log)}
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "agent", "serve", "-c", str(self.config_file)],
@@ -293,6 +295,12 @@ class AgentProcess:
         """Its log events of that name."""
         lines = (line for line in self.log().splitlines() if line.startswith("{"))
         return [event for line in lines if (event := json.loads(line)).get("event") == name]
+
+    def connections(self) -> set[str]:
+        """What it connected to ("connect HOST PORT") and looked up ("lookup NAME")."""
+        return (
+            set(self.connect_log.read_text().splitlines()) if self.connect_log.exists() else set()
+        )
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `worklist-agent ARGUMENTS -c FILE` beside it."""

@@ -1,7 +1,8 @@
-"""Arms one function of a subprocess under test: SIGKILL before its body, or after it returned.
+"""What tests put inside the agent's process; Python imports it when it lies on PYTHONPATH.
 
-Python imports this by itself when the directory is on PYTHONPATH. ``DIE_AT`` is
-``module:qualified.name:before|after:call``; without it nothing happens.
+``DIE_AT=module:qualified.name:before|after:call`` arms one function: SIGKILL before its body, or
+after it returned. ``CONNECT_LOG=FILE`` writes down every address that anything connects to or
+looks up, here and in child processes. Without them nothing happens.
 """
 
 from __future__ import annotations
@@ -68,6 +69,21 @@ class _Finder(importlib.abc.MetaPathFinder):
             spec.loader = _Armed(spec.loader, *self._trap)
         return spec
 
+
+def _write_down(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        line = f"connect {arguments[1][0]} {arguments[1][1]}\n"
+    elif event in {"socket.getaddrinfo", "socket.gethostbyname"}:
+        line = f"lookup {arguments[0]}\n"
+    else:
+        return
+    descriptor = os.open(os.environ["CONNECT_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, line.encode())
+    os.close(descriptor)
+
+
+if "CONNECT_LOG" in os.environ:
+    sys.addaudithook(_write_down)
 
 if "DIE_AT" in os.environ:
     _module, _name, _when, _call = os.environ["DIE_AT"].split(":")
