@@ -100,7 +100,7 @@ def segment_sum(values: Tensor, segments: Segments) -> Tensor:
 
 
 def _kernel_takes(q: Tensor, dropout: float) -> bool:
-    """Whether torch's variable-length flash kernel can run this: half precision, Ampere or later."""
+    """Whether torch's variable-length flash kernel runs this: half precision, Ampere or later."""
     half = q.dtype in (torch.float16, torch.bfloat16)
     if not q.is_cuda or not half or dropout > 0.0 or q.shape[-1] % 8 or q.shape[-1] > 256:
         return False

@@ -80,9 +80,10 @@ def embed(
             out[start:stop] = _embed_once(
                 model, packed, (first, last), target, stats=stats, use_amp=use_amp
             )
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
             pending += _halves(first, last, error)
-            torch.cuda.empty_cache()
     return out
 
 
@@ -96,6 +97,11 @@ def plan(lengths: Sequence[int], budget: int) -> Iterator[tuple[int, int]]:
         tokens += length
     if first < len(lengths):
         yield first, len(lengths)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Accelerators raise an error of their own, the CPU's allocator only words."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _halves(first: int, last: int, error: BaseException) -> list[tuple[int, int]]:

@@ -117,10 +117,14 @@ def to_model_space(
     values = sitk.GetArrayViewFromImage(image)
     if mode == "safe":
         _refuse_unreadable(values)
-    oriented = resampling.orient(image)
-    axis = resampling.slice_axis(oriented, mode, acquired=image)
     padding = resampling.padding_value(values, read_mode(modality), mode)
-    cropped = resampling.crop(resampling.resample(oriented, axis, mode, padding), axis)
+    try:
+        oriented = resampling.orient(image)
+        axis = resampling.slice_axis(oriented, mode, acquired=image)
+        cropped = resampling.crop(resampling.resample(oriented, axis, mode, padding), axis)
+    except RuntimeError as error:
+        # ITK's own errors; their texts may hold file paths.
+        raise VolumeError("the volume cannot be resampled: geometry or size beyond ITK") from error
     return (
         resampling.to_model_axes(cropped, axis).copy(),
         resampling.grid_to_patient(cropped, axis),

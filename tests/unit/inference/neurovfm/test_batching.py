@@ -18,6 +18,12 @@ from inference.neurovfm.tokens import Window
 WINDOWS = (Window.BRAIN, Window.BLOOD, Window.BONE, Window.MRI, Window.MRI)
 
 
+OUT_OF_MEMORY = (
+    torch.OutOfMemoryError("no room"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+)
+
+
 def packed(lengths: tuple[int, ...] = (6, 6, 6, 11, 2)) -> Packed:
     """Random tokens of five series."""
     torch.manual_seed(5)
@@ -29,14 +35,16 @@ def packed(lengths: tuple[int, ...] = (6, 6, 6, 11, 2)) -> Packed:
 class Cramped(torch.nn.Module):
     """An encoder on a device that holds few tokens at a time."""
 
-    def __init__(self, model: VisionTransformer, room: int) -> None:
+    def __init__(
+        self, model: VisionTransformer, room: int, error: RuntimeError = OUT_OF_MEMORY[0]
+    ) -> None:
         super().__init__()
-        self.model, self.config, self.room = model, model.config, room
+        self.model, self.config, self.room, self.error = model, model.config, room, error
 
     def forward(self, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
         """Fail as CUDA does when there are too many tokens."""
         if len(tokens) > self.room:
-            raise torch.OutOfMemoryError("no room")
+            raise self.error
         return self.model(tokens, *rest)
 
 
@@ -57,9 +65,10 @@ def test_any_budget_gives_the_same_embeddings(encoder: VisionTransformer, budget
     torch.testing.assert_close(embed(encoder, packed(), token_budget=budget), whole)
 
 
-def test_running_out_of_memory_splits_the_batch(encoder: VisionTransformer):
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+def test_running_out_of_memory_splits_the_batch(encoder: VisionTransformer, error: RuntimeError):
     """Halves are tried until each fits; the answer is the same."""
-    cramped: Any = Cramped(encoder, room=12)
+    cramped: Any = Cramped(encoder, room=12, error=error)
     torch.testing.assert_close(
         embed(cramped, packed(), device=torch.device("cpu")), embed(encoder, packed())
     )
@@ -69,6 +78,13 @@ def test_one_series_too_large_is_an_error_of_its_own(encoder: VisionTransformer)
     """It cannot be split: the study fails with a reason, the process goes on."""
     cramped: Any = Cramped(encoder, room=10)
     with pytest.raises(OutOfMemoryError, match="one series alone"):
+        embed(cramped, packed(), device=torch.device("cpu"))
+
+
+def test_other_faults_are_not_taken_for_memory(encoder: VisionTransformer):
+    """Only a lack of memory is met by smaller batches."""
+    cramped: Any = Cramped(encoder, room=12, error=RuntimeError("size mismatch"))
+    with pytest.raises(RuntimeError, match="size mismatch"):
         embed(cramped, packed(), device=torch.device("cpu"))
 
 
