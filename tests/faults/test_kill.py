@@ -68,7 +68,7 @@ def agent(tmp_path: Path, pack: Path, pacs: EmbeddedPacs) -> Iterator[AgentProce
 def test_study_killed_at_every_step_is_delivered_once(
     chain: Sequence[DieAt], agent: AgentProcess, pacs: EmbeddedPacs, tmp_path: Path
 ) -> None:
-    """However often the agent dies there, the study gets done and the PACS holds each object once."""
+    """However often the agent dies there, each object gets to the PACS once."""
     one = hospital.sample(tmp_path, "1")
 
     with Scanner(agent, [one]) as scanner:
