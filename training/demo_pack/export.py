@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from inference import packs
-from inference.neurovfm.weights import round_attention
 from training.demo_pack.labels import Cut, pack_labels
 from training.demo_pack.network import ENCODER, MODALITIES, DemoModel, head_config
 
@@ -24,12 +23,6 @@ NOTICE = (
 )
 CREATED = dt.date(2026, 11, 23)
 """Of the recipe; a fixed date keeps a rebuilt pack equal to this one."""
-
-
-def settle(model: DemoModel) -> None:
-    """Round the weights as the agent does on loading, so that what is tested is what will run."""
-    encoder = model.encoder
-    encoder.load_state_dict(round_attention(dict(encoder.state_dict())))
 
 
 def write_pack(

@@ -19,9 +19,9 @@ ENCODER: dict[str, Any] = {
     "which": "vit",
     "params": {
         "embed_dim": WIDTH,
-        "depth": 3,
+        "depth": 2,
         "num_heads": 4,
-        "mlp_ratio": 2.0,
+        "mlp_ratio": 3.0,
         "embed_layer_cf": {"which": "voxel", "params": {}},
         "pos_emb_cf": {"which": "pe3d", "params": {"d": 30, "concat": True}},
     },

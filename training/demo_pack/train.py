@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from inference.neurovfm.heads import HeadOutput
+from inference.neurovfm.weights import round_attention
 from training.demo_pack import batches
 from training.demo_pack.batches import Augmentation, Batch, make_batch
 from training.demo_pack.cache import CachedStudy
@@ -33,8 +34,8 @@ class Schedule:
     """
 
     steps: int
-    studies: int = 4
-    learning_rate: float = 1.5e-3
+    studies: int = 5
+    learning_rate: float = 3e-3
     weight_decay: float = 0.05
     warm_up: int = 40
     clip: float = 1.0
@@ -42,16 +43,26 @@ class Schedule:
 
 
 def train(
-    studies: Sequence[CachedStudy], schedule: Schedule, seed: int, threads: int = 2
+    studies: Sequence[CachedStudy], stages: Sequence[Schedule], seed: int, threads: int = 1
 ) -> DemoModel:
-    """Train a fresh model on cached studies and return the average of its weights.
+    """Train a fresh model on cached studies, stage after stage, and return its averaged weights.
 
-    The same studies, schedule, seed and number of threads give the same model on the same machine.
+    The same studies, stages, seed and number of threads give the same model on the same machine.
     """
     torch.set_num_threads(threads)
     model = build_model(seed)
+    whiten_embedding(model, studies, np.random.default_rng(seed))
+    for number, schedule in enumerate(stages):
+        log.info("training_stage", stage=number + 1, of=len(stages), steps=schedule.steps)
+        model = continue_training(model, studies, schedule, seed + number)
+    return model
+
+
+def continue_training(
+    model: DemoModel, studies: Sequence[CachedStudy], schedule: Schedule, seed: int
+) -> DemoModel:
+    """One stage: a new optimizer, from a model to the average of its weights, as it will be run."""
     rng = np.random.default_rng(seed)
-    whiten_embedding(model, studies, rng)
     average = copy.deepcopy(model)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
@@ -73,17 +84,24 @@ def train(
         optimizer.step()
         _follow(average, model, min(schedule.average, step / (step + 10)))
         _report(step, schedule, losses, time.monotonic() - started)
+    settle(average)
     return average
+
+
+def settle(model: DemoModel) -> None:
+    """Round the weights as the agent does on loading, so that what is tested is what will run."""
+    encoder = model.encoder
+    encoder.load_state_dict(round_attention(dict(encoder.state_dict())))
 
 
 @torch.no_grad()
 def whiten_embedding(
     model: DemoModel, studies: Sequence[CachedStudy], rng: np.random.Generator
 ) -> None:
-    """Start the token projection at the principal components of the data, each of unit variance.
+    """Start the token projection at the principal components of the data, flattened but in order.
 
-    A random projection of a smooth block sees little but its mean; with whitened components edges
-    and gradients are there from the first step, which saves most of the training.
+    A random projection of a smooth block sees little but its mean; with components of similar
+    size edges and gradients are there from the first step.
     """
     drawn = [studies[int(i)] for i in rng.integers(len(studies), size=_WHITENING_STUDIES)]
     tokens = torch.cat([make_batch([s], Augmentation(keep_tokens=0.1), rng).tokens for s in drawn])
@@ -93,7 +111,9 @@ def whiten_embedding(
     if not isinstance(projection, nn.Linear):
         raise TypeError("the demo encoder embeds tokens by one linear layer")
     components = projection.out_features
-    weight = (vectors[:, -components:] / values[-components:].clamp(min=1e-3).sqrt()).T
+    leading = values[-components:].clamp(min=1e-3)
+    scale = leading.pow(-0.3) * leading.pow(0.4).mean().rsqrt()
+    weight = (vectors[:, -components:] * scale).T
     projection.weight.copy_(weight)
     projection.bias.copy_(-weight @ mean)
 

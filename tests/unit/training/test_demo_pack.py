@@ -88,7 +88,7 @@ def test_the_objective_prefers_the_truth(cached: list[CachedStudy]) -> None:
 def test_training_is_a_function_of_its_seed(cached: list[CachedStudy]) -> None:
     """Two runs on one machine give the same weights."""
     schedule = Schedule(steps=2, studies=1, warm_up=1)
-    first, second = (train(cached, schedule, seed=5, threads=1) for _ in range(2))
+    first, second = (train(cached, [schedule], seed=5) for _ in range(2))
 
     assert all(
         torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)
@@ -133,7 +133,7 @@ def test_quick_recipe_makes_a_pack_that_loads(tmp_path: Path) -> None:
     """`--quick` runs every part of the recipe and ends in a pack with a card."""
     plan = recipe.Plan(
         counts={split: {"CT": 1, "MR": 1} for split in Split},
-        schedule=Schedule(steps=1, studies=1, warm_up=1),
+        stages=(Schedule(steps=1, studies=1, warm_up=1),),
     )
     made = recipe.build(tmp_path / "pack", 3, plan, tmp_path / "work", workers=1)
     manifest = packs.load_manifest(tmp_path / "pack")
