@@ -65,7 +65,7 @@ class ComposingRoom:
         return contexts.ResultContext(
             analysis_id=analysis.id,
             revision=analysis.revision,
-            created_at=analysis.created_at,
+            created_at=analysis.created_at.astimezone(),  # result objects show local time
             findings=Findings.from_json(analysis.findings),
             priority=contexts.PriorityStatement(
                 level=analysis.priority,

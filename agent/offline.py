@@ -115,7 +115,7 @@ def analyse(
     context = contexts.ResultContext(
         analysis_id=_analysis_id(found.study, findings),
         revision=1,
-        created_at=now(),
+        created_at=now().astimezone(),
         findings=findings,
         priority=contexts.PriorityStatement(
             decision.level, decision.score, decision.reason, decision.ordered
