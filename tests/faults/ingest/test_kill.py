@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
-from factories import arrivals, dicom, peers, wire
+from factories import dicom, peers, wire
+from factories.receiver import Receiver
 
 ASSOCIATIONS, IMAGES = 4, 60
 
 
-class Receiver:
-    """A receiver process on a directory that survives it."""
-
-    def __init__(self, folder: Path, repository: Path) -> None:
-        self._log = (folder / "receiver.log").open("wb")
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("receiver.py")), str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            cwd=repository,
-            env={**os.environ, "PYTHONPATH": str(repository)},
-        )
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith(b"port "):
-                self.port = int(line.split()[1])
-                return
-        pytest.fail((folder / "receiver.log").read_text()[-2000:])
-
-    def kill(self) -> None:
-        """No goodbye."""
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._log.close()
-
-
 @pytest.mark.slow
-def test_a_killed_receiver_loses_nothing_it_acknowledged(tmp_path: Path, repository: Path):
+def test_a_killed_receiver_loses_nothing_it_acknowledged(tmp_path: Path):
     """Four kills in mid-transfer under four associations, each after so many acknowledgements.
 
     acknowledged is a subset of recorded, recorded a subset of the complete files, no partial file
@@ -55,7 +24,7 @@ def test_a_killed_receiver_loses_nothing_it_acknowledged(tmp_path: Path, reposit
     datasets = {str(ds.SOPInstanceUID): wire.encode(ds) for ds in series}
     acknowledged: set[str] = set()
     for kill_after in (1, 7, 19, 37):
-        receiver = Receiver(tmp_path, repository)
+        receiver = Receiver(tmp_path)
         heard: set[str] = set()
         threads = [
             threading.Thread(target=send, args=(receiver.port, datasets, heard, n))
@@ -71,7 +40,7 @@ def test_a_killed_receiver_loses_nothing_it_acknowledged(tmp_path: Path, reposit
         acknowledged |= heard
         check(tmp_path, datasets, acknowledged)
 
-    receiver = Receiver(tmp_path, repository)
+    receiver = Receiver(tmp_path)
     try:
         orphans = set(complete(tmp_path, datasets)) - recorded(tmp_path)
         send(receiver.port, datasets, acknowledged, 0, every=1)
@@ -125,11 +94,3 @@ def complete(folder: Path, datasets: dict[str, bytes]) -> dict[str, Path]:
         assert path.read_bytes().endswith(datasets[uid]), "a partial file has a final name"
         found[uid] = path
     return found
-
-
-def test_the_receiver_process_is_the_shipped_one():
-    """The subprocess builds the same intake as the unit tests do."""
-    source = Path(__file__).with_name("receiver.py").read_text()
-
-    assert "IntakeHandler(" in source
-    assert arrivals.IntakeHandler.__module__ == "agent.intake.handler"
