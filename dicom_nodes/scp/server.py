@@ -112,9 +112,12 @@ class StorageServer:
         deadline = time.monotonic() + drain_s
         while self._unfinished(idle_is_finished=True) and time.monotonic() < deadline:
             time.sleep(0.02)
-        for thread, served in self._unfinished(idle_is_finished=False):
+        rest = self._unfinished(idle_is_finished=False)
+        for _, served in rest:
             served.end()
-            thread.join(timeout=_END_S)
+        end = time.monotonic() + _END_S
+        for thread, _ in rest:
+            thread.join(timeout=max(end - time.monotonic(), 0))
         log.info("storage_server_stopped", unfinished=len(self._connections))
 
     def _unfinished(self, *, idle_is_finished: bool) -> list[tuple[threading.Thread, Served]]:
