@@ -55,8 +55,8 @@ def _expired(sessions: sessionmaker[Session], before: dt.datetime) -> list[int]:
     kept = sa.select(Delivery.study_id).where(Delivery.state.in_([*OPEN_DELIVERIES, "dead"]))
     query = sa.select(Study.id).where(
         Study.state.in_(FINAL),
-        Study.done_at.is_not(None),
-        Study.done_at < before,
+        # what was skipped because only our own results came has no end of its own
+        sa.func.coalesce(Study.done_at, Study.last_instance_at) < before,
         Study.last_instance_at < before,
         Study.id.not_in(kept),
     )

@@ -40,10 +40,12 @@ class Header:
     study_time: str = ""
     accession_number: str = ""
     modality: str = ""
+    manufacturer: str = ""
     institution: str = ""
     station_name: str = ""
     study_description: str = ""
     series_description: str = ""
+    model_name: str = ""
     patient_name: str = ""
     patient_id: str = ""
     issuer_of_patient_id: str = ""
@@ -68,10 +70,12 @@ TAGS: tuple[int, ...] = (
     0x00080030,
     0x00080050,
     0x00080060,
+    0x00080070,
     0x00080080,
     0x00081010,
     0x00081030,
     0x0008103E,
+    0x00081090,
     0x00100010,
     0x00100020,
     0x00100021,

@@ -47,7 +47,7 @@ class IntakeHandler:
         engine: sa.Engine,
         settings: IntakeSettings | None = None,
         *,
-        is_own: Callable[[str], bool] = lambda _series_uid: False,
+        is_own: Callable[[Header], bool] = lambda _header: False,
         observe: Callable[[int, int], None] = lambda _status, _size_bytes: None,
     ) -> None:
         """Wire the parts.
@@ -56,7 +56,7 @@ class IntakeHandler:
             spool: where files go.
             engine: the record.
             settings: limits.
-            is_own: says whether a series UID is of a result that this agent wrote.
+            is_own: says whether an instance is a result that an agent wrote, this or another.
             observe: told the status and size of every instance, for metrics.
         """
         self._spool = spool
@@ -142,7 +142,7 @@ class IntakeHandler:
             transfer_syntax_uid=instance.request.transfer_syntax_uid,
             calling_ae=instance.request.peer.calling_ae,
             received_at=dt.datetime.now(dt.UTC),
-            own_result=self._is_own(header.series_uid),
+            own_result=self._is_own(header),
         )
 
     def _record(self, batch: Sequence[received.Received]) -> Sequence[received.Outcome]:

@@ -43,7 +43,7 @@ def reconcile(
     spool: Spool,
     engine: sa.Engine,
     *,
-    is_own: Callable[[str], bool] = lambda _series_uid: False,
+    is_own: Callable[[headers.Header], bool] = lambda _header: False,
     now: dt.datetime | None = None,
 ) -> Recovered:
     """Index files without row, and tell of rows without file; one study at a time."""
@@ -75,7 +75,7 @@ def _index(
     spool: Spool,
     engine: sa.Engine,
     orphans: list[str],
-    is_own: Callable[[str], bool],
+    is_own: Callable[[headers.Header], bool],
     now: dt.datetime,
 ) -> tuple[int, int]:
     records = list(_records(spool, orphans, is_own, now))
@@ -88,7 +88,7 @@ def _index(
 
 
 def _records(
-    spool: Spool, orphans: list[str], is_own: Callable[[str], bool], now: dt.datetime
+    spool: Spool, orphans: list[str], is_own: Callable[[headers.Header], bool], now: dt.datetime
 ) -> Iterator[Received]:
     for path in orphans:
         try:
@@ -105,7 +105,7 @@ def _records(
             transfer_syntax_uid=syntax,
             calling_ae="",
             received_at=now,
-            own_result=is_own(header.series_uid),
+            own_result=is_own(header),
         )
 
 

@@ -179,7 +179,9 @@ def test_a_header_beyond_the_head_is_read_from_the_file(intake: IntakeHandler, l
 def test_own_results_are_marked(tmp_path: Path, lite: Sessions):
     """What the PACS sends back of our own is stored and indexed, but counts for nothing."""
     (ds,) = arrivals.ct()
-    intake = arrivals.handler(tmp_path, lite, is_own=lambda uid: uid == ds.SeriesInstanceUID)
+    intake = arrivals.handler(
+        tmp_path, lite, is_own=lambda header: header.series_uid == ds.SeriesInstanceUID
+    )
     status = intake.store(arrivals.arrive(intake.incoming, ds))
 
     with lite() as session:
