@@ -274,7 +274,7 @@ def _print(results: list[dict[str, Any]]) -> None:
             ours, theirs = r[f"ours_{key}"], r.get(f"theirs_{key}", float("nan"))
             ratio = ours / max(theirs, 1) if key == "peak_mib" else theirs / max(ours, 1e-9)
             shown = f"{ratio:6.2f}" if key == "peak_mib" else f"{ratio:5.1f}x"
-            line += f"{ours:{width}f}{theirs:{width}f} {shown}"
+            line += f"{ours:{width}f}{theirs:{width}f} {shown}".replace("nan", "  -")
         print(f"{line}  {r['note']}")
 
 

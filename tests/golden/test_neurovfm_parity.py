@@ -52,3 +52,13 @@ def test_an_empty_folder_is_not_a_golden_set(tmp_path: Path):
     """Nothing measured must not read as nothing wrong."""
     with pytest.raises(FileNotFoundError, match="no golden case"):
         measure(tmp_path)
+
+
+def test_the_committed_report_lists_what_the_code_says(rows: list[Row], repository: Path):
+    """docs/parity.md was written from this code: the same comparisons, the same differences."""
+    text = (repository / "docs" / "parity.md").read_text(encoding="utf-8")
+    assert ", 0 outside their tolerance" in text
+    for row in rows:
+        assert f"| {row.case} | {row.subject} | {row.quantity} |" in text
+    for difference in (*ALWAYS, *SAFE):
+        assert f"| {difference.subject} | {difference.reference} |" in text
