@@ -18,6 +18,7 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -163,7 +164,7 @@ def _spline_alone(name: str) -> dict[str, float]:
 def _their_preprocessing(name: str) -> dict[str, float]:
     """From a NIfTI file, as the reference has to: write it, read it, preprocess whole volumes."""
     array, affine, modality = neurovfm_inputs.volume(name)
-    file = f"/tmp/bench-neurovfm-{os.getpid()}.nii"
+    file = f"{tempfile.gettempdir()}/bench-neurovfm-{os.getpid()}.nii"
 
     def run() -> list[Tensor]:
         sitk.WriteImage(preprocess.image_from_array(array, affine), file)
