@@ -6,13 +6,11 @@ import dataclasses
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pydicom
-from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+import structlog
 
 from agent import facts as study_facts
 from agent import priority
@@ -22,23 +20,14 @@ from agent.errors import AgentError
 from agent.results import compose
 from agent.results import context as contexts
 from agent.routing import rules
+from dicom_nodes import headers
+from dicom_nodes.headers import Header
 from inference.findings import Findings
 from inference.study import SeriesInput, StudyInput
 
-TAGS = [
-    "AccessionNumber",
-    "BodyPartExamined",
-    "Modality",
-    "PatientBirthDate",
-    "ProtocolName",
-    "SeriesDescription",
-    "SeriesInstanceUID",
-    "SOPInstanceUID",
-    "StationName",
-    "StudyDate",
-    "StudyDescription",
-    "StudyInstanceUID",
-]
+log = structlog.get_logger(__name__)
+
+PREAMBLE_BYTES = 128
 
 
 class OfflineError(AgentError):
@@ -61,22 +50,24 @@ def read_directory(directory: Path) -> OfflineStudy:
     Raises:
         OfflineError: no DICOM image, or more than one study.
     """
-    headers = [(path, header) for path in _files(directory) if (header := _header(path))]
-    studies = {str(h.get("StudyInstanceUID", "")) for _, h in headers}
+    found = list(_instances(directory))
+    studies = {header.study_uid for _, header in found}
     if not studies:
         raise OfflineError(f"{directory}: no DICOM file below it")
     if len(studies) > 1:
         raise OfflineError(
             f"{directory}: holds {len(studies)} studies; give the directory of one study"
         )
-    series = _series(headers)
+    series = _series(found)
     if not series:
         raise OfflineError(
             f"{directory}: no {' or '.join(IMAGE_MODALITIES)} series; nothing a model can read"
         )
     modalities = [s.modality for s in series]
     modality = max(IMAGE_MODALITIES, key=modalities.count)
-    return OfflineStudy(StudyInput(studies.pop(), modality, series), _facts(headers))
+    return OfflineStudy(
+        StudyInput(studies.pop(), modality, series), _facts([header for _, header in found])
+    )
 
 
 def choose_pack(found: OfflineStudy, config: Config, wanted: str | None) -> str:
@@ -165,57 +156,57 @@ def summary(findings: Findings, decision: priority.Decision) -> dict[str, Any]:
     }
 
 
-def _files(directory: Path) -> list[Path]:
-    return sorted(p for p in directory.rglob("*") if p.is_file())
+def _instances(directory: Path) -> Iterator[tuple[Path, Header]]:
+    """DICOM instances below a directory; other files, a DICOMDIR too, are passed over."""
+    unreadable = 0
+    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
+        if not _is_dicom(path):
+            continue
+        try:
+            header = headers.read(path)
+        except headers.UnreadableHeader:
+            unreadable += 1
+            continue
+        if header.study_uid:
+            yield path, header
+    if unreadable:
+        log.warning("files_unreadable", unreadable=unreadable)
 
 
-def _header(path: Path) -> Dataset | None:
-    try:
-        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
-    except (InvalidDicomError, OSError):
-        return None
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(PREAMBLE_BYTES + 4)[PREAMBLE_BYTES:] == b"DICM"
 
 
-def _series(headers: Sequence[tuple[Path, Dataset]]) -> tuple[SeriesInput, ...]:
+def _series(found: Sequence[tuple[Path, Header]]) -> tuple[SeriesInput, ...]:
     files: dict[str, list[Path]] = {}
-    first: dict[str, Dataset] = {}
-    for path, header in headers:
-        if header.get("Modality") in IMAGE_MODALITIES:
-            uid = str(header.get("SeriesInstanceUID", ""))
-            files.setdefault(uid, []).append(path)
-            first.setdefault(uid, header)
+    first: dict[str, Header] = {}
+    for path, header in found:
+        if header.modality in IMAGE_MODALITIES:
+            files.setdefault(header.series_uid, []).append(path)
+            first.setdefault(header.series_uid, header)
     return tuple(
-        SeriesInput(
-            uid,
-            str(first[uid].Modality),
-            str(first[uid].get("SeriesDescription", "")),
-            tuple(paths),
-        )
+        SeriesInput(uid, first[uid].modality, first[uid].series_description, tuple(paths))
         for uid, paths in files.items()
     )
 
 
-def _facts(headers: Sequence[tuple[Path, Dataset]]) -> study_facts.StudyFacts:
-    datasets = [header for _, header in headers]
+def _facts(found: Sequence[Header]) -> study_facts.StudyFacts:
+    def values(name: str) -> list[str]:
+        return [value for value in dict.fromkeys(getattr(h, name) for h in found) if value]
 
-    def values(keyword: str) -> list[str]:
-        found = dict.fromkeys(str(d.get(keyword) or "") for d in datasets)
-        return [value for value in found if value]
+    def first(name: str) -> str:
+        return next(iter(values(name)), "")
 
-    def first(keyword: str) -> str:
-        return next(iter(values(keyword)), "")
-
-    texts = [
-        *values("StudyDescription"),
-        *values("SeriesDescription"),
-        *values("ProtocolName"),
-    ]
+    names = ("study_description", "series_description", "protocol", "body_part")
     return study_facts.StudyFacts(
-        modalities=frozenset(values("Modality")),
-        body_part=first("BodyPartExamined"),
-        texts=tuple(texts),
-        station=first("StationName"),
-        age_years=study_facts.age_years(first("PatientBirthDate"), first("StudyDate")),
+        modalities=frozenset(values("modality")),
+        body_part=first("body_part"),
+        texts=tuple(text for name in names for text in values(name)),
+        station=first("station_name"),
+        location=first("patient_location"),
+        ordered_priority=first("ordered_priority"),
+        age_years=study_facts.age_years(first("patient_birth_date"), first("study_date")),
     )
 
 
