@@ -51,18 +51,22 @@ def train(
     """
     torch.set_num_threads(threads)
     model = build_model(seed)
-    whiten_embedding(model, studies, np.random.default_rng(seed))
-    for number, schedule in enumerate(stages):
-        log.info("training_stage", stage=number + 1, of=len(stages), steps=schedule.steps)
-        model = continue_training(model, studies, schedule, seed + number)
+    rng = np.random.default_rng(seed)
+    whiten_embedding(model, studies, rng)
+    for number, schedule in enumerate(stages, start=1):
+        log.info("training_stage", stage=number, of=len(stages), steps=schedule.steps)
+        model = continue_training(model, studies, schedule, rng)
+        rng = np.random.default_rng(seed + number)
     return model
 
 
 def continue_training(
-    model: DemoModel, studies: Sequence[CachedStudy], schedule: Schedule, seed: int
+    model: DemoModel,
+    studies: Sequence[CachedStudy],
+    schedule: Schedule,
+    rng: np.random.Generator,
 ) -> DemoModel:
     """One stage: a new optimizer, from a model to the average of its weights, as it will be run."""
-    rng = np.random.default_rng(seed)
     average = copy.deepcopy(model)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
