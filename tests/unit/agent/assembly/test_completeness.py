@@ -49,3 +49,17 @@ def test_a_mixed_study_waits_for_its_slowest_modality() -> None:
     """CT with MR waits as long as MR does."""
     assert completeness.quiet_period_s({"CT", "MR"}, SETTINGS) == 120
     assert completeness.quiet_period_s(set(), SETTINGS) == 30
+
+
+@pytest.mark.parametrize(("listening_s", "complete"), [(10, False), (29, False), (30, True)])
+def test_time_an_agent_was_down_is_not_quiet(listening_s: float, complete: bool) -> None:
+    """After a crash in the middle of a transfer the sender gets its quiet period to come back."""
+    arrival = completeness.Arrival(
+        receiving_since=NOW - dt.timedelta(seconds=500),
+        last_instance_at=NOW - dt.timedelta(seconds=500),
+        modalities=frozenset({"CT"}),
+        instance_count=10,
+        listening_since=NOW - dt.timedelta(seconds=listening_s),
+    )
+
+    assert bool(completeness.reason_complete(arrival, NOW, SETTINGS)) is complete

@@ -51,7 +51,7 @@ def test_a_quiet_study_is_assembled_once(sessions: sessionmaker[Session]) -> Non
     assert state_of(sessions, study.id) == (StudyState.ASSEMBLED, 1)
     with sessions() as session:
         events = session.query(Event).filter_by(study_id=study.id, to_state="assembled").all()
-        assert ["quiet for 30 s"] == [e.why for e in events]
+        assert [e.why for e in events] == ["quiet for 30 s"]
 
 
 @pytest.mark.parametrize(
