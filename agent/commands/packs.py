@@ -103,6 +103,78 @@ def verify(
         raise typer.Exit(common.ExitCode.FAILED)
 
 
+@app.command("import")
+def import_pack(
+    family: Annotated[str, typer.Argument(help="Model family: neurovfm.")],
+    encoder: Annotated[
+        str, typer.Option(help="Official encoder: a directory, or a Hugging Face id.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the new pack.")],
+    name: Annotated[str, typer.Option(help="Name of the new pack.")],
+    ct: Annotated[str | None, typer.Option(help="Official CT head: directory or id.")] = None,
+    mri: Annotated[str | None, typer.Option(help="Official MRI head: directory or id.")] = None,
+    version: Annotated[str, typer.Option(help="Version of the new pack.")] = "1.0.0",
+    revision: Annotated[str | None, typer.Option(help="Commit of the Hugging Face ids.")] = None,
+) -> None:
+    """Turn an official download into a pack: safetensors, labels, hashes, licence and notice.
+
+    Every weight is loaded strictly first; a missing, unexpected or mis-shaped one is named.
+    """
+    from inference.errors import InferenceError
+
+    if family != "neurovfm":
+        common.fail(f"no importer for {family!r}; known: neurovfm", common.ExitCode.USAGE)
+    heads = {m: h for m, h in (("CT", ct), ("MR", mri)) if h is not None}
+    if not heads:
+        common.fail(
+            "give --ct, --mri or both: a pack without a head finds nothing", common.ExitCode.USAGE
+        )
+    from inference.neurovfm import official
+
+    try:
+        manifest = official.import_official(
+            encoder, heads, out, official.Identity(name, version), revision
+        )
+    except InferenceError as error:
+        common.fail(str(error))
+    labels = ", ".join(f"{len(head.labels)} {head.modality}" for head in manifest.heads)
+    typer.echo(f"{out}: pack {manifest.name} {manifest.version}, {labels} labels")
+    typer.secho(f"{manifest.licence}. {manifest.notice}", fg=typer.colors.YELLOW)
+
+
+@app.command("parity")
+def parity(
+    golden: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="Directory of golden data.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Write the report (Markdown) here.")] = None,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Measure this version against numbers of the official code; exit status 1 if one is off."""
+    from inference.neurovfm import parity as measurement
+    from inference.neurovfm import parity_report
+
+    rows = measurement.measure(golden)
+    if out is not None:
+        parity_report.write_report(rows, out)
+    listing = [
+        {
+            "case": row.case,
+            "subject": row.subject,
+            "quantity": row.quantity,
+            "difference": f"{row.difference:.1e}",
+            "tolerance": row.tolerance,
+            "within": row.within,
+        }
+        for row in rows
+    ]
+    common.show(listing, as_json=as_json, title="parity")
+    outside = sum(not row.within for row in rows)
+    typer.echo(f"{len(rows)} comparisons, {outside} outside their tolerance", err=True)
+    if outside:
+        raise typer.Exit(common.ExitCode.FAILED)
+
+
 def _directory(name: str, config: Path | None) -> Path:
     configured = common.load_config(config).packs
     if name in configured:
