@@ -18,9 +18,9 @@ from agent.results import compose
 from agent.results import context as contexts
 from agent.settings import Destination, ResultSettings
 from db.engine import reading
-from db.models import Analysis, Result, Study
+from db.models import Analysis, Delivery, Result, Study
 from db.queries import claims, studies
-from db.states import StudyState
+from db.states import DeliveryState, StudyState
 from inference.findings import Findings
 
 log = structlog.get_logger(__name__)
@@ -144,7 +144,14 @@ def _current_analysis(session: Session, study: Study) -> Analysis:
 
 
 def _earlier_reports(session: Session, study: Study, analysis: Analysis) -> list[str]:
-    """Files of the reports this one replaces, newest last."""
+    """Files of the reports this one replaces, newest last: only those that left the house.
+
+    A reference to a report that no archive holds would lead its reader nowhere.
+    """
+    left = sa.exists().where(
+        Delivery.result_id == Result.id,
+        Delivery.state.in_([DeliveryState.DELIVERED, DeliveryState.SENDING]),
+    )
     query = (
         sa.select(Result.path)
         .join(Analysis, Analysis.id == Result.analysis_id)
@@ -152,6 +159,7 @@ def _earlier_reports(session: Session, study: Study, analysis: Analysis) -> list
             Result.study_id == study.id,
             Result.kind == "sr",
             Analysis.revision < analysis.revision,
+            left,
         )
         .order_by(Analysis.revision)
     )

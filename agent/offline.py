@@ -14,7 +14,7 @@ import structlog
 
 from agent import facts as study_facts
 from agent import priority
-from agent.analysis.room import IMAGE_MODALITIES, Analyser, with_thresholds
+from agent.analysis.room import Analyser, with_thresholds
 from agent.config import Config
 from agent.errors import AgentError
 from agent.results import compose
@@ -23,7 +23,7 @@ from agent.routing import rules
 from dicom_nodes import headers
 from dicom_nodes.headers import Header
 from inference.findings import Findings
-from inference.study import SeriesInput, StudyInput
+from inference.study import IMAGE_MODALITIES, SeriesInput, StudyInput
 
 log = structlog.get_logger(__name__)
 

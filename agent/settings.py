@@ -205,7 +205,8 @@ class InferenceSettings(Section):
     timeout_s: PositiveFloat = 600.0
     """A study that takes longer is stopped and tried again."""
     max_attempts: PositiveInt = 3
-    lease_s: PositiveFloat = 900.0
+    lease_s: PositiveFloat = 120.0
+    """Renewed while a study is worked on; a study of a vanished worker is given back after it."""
 
 
 class PriorityOverride(Section):
@@ -267,8 +268,6 @@ class ResultSettings(Section):
 
     kinds: tuple[ResultKind, ...] = ("sr", "seg", "pm", "sc")
     max_segments: PositiveInt = 8
-    report_skipped: bool = False
-    """Also write a "not attempted" SR for studies that a routing rule skipped."""
     institution: str = ""
 
 

@@ -42,9 +42,7 @@ LEGAL_MOVES: dict[StudyState, frozenset[StudyState]] = {
         {StudyState.DONE, StudyState.FAILED, StudyState.RECEIVING, StudyState.COMPOSING}
     ),
     StudyState.DONE: frozenset({StudyState.RECEIVING, StudyState.ASSEMBLED}),
-    StudyState.SKIPPED: frozenset(
-        {StudyState.RECEIVING, StudyState.ASSEMBLED, StudyState.COMPOSING}
-    ),
+    StudyState.SKIPPED: frozenset({StudyState.RECEIVING, StudyState.ASSEMBLED}),
     StudyState.FAILED: frozenset(
         {
             StudyState.RECEIVING,

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+#: Modalities a model may read; the others (SR, PR, KO, …) are kept and never offered.
+IMAGE_MODALITIES = ("CT", "MR")
+
 
 @dataclass(frozen=True)
 class SeriesInput:

@@ -23,13 +23,11 @@ from db.models import Analysis, Instance, Series, Study
 from db.queries import claims, studies
 from db.states import ReadingState, StudyState
 from inference.findings import Findings, PackRef, Status
-from inference.study import SeriesInput, StudyInput
+from inference.study import IMAGE_MODALITIES, SeriesInput, StudyInput
 
 log = structlog.get_logger(__name__)
 
 WHO = "analysis"
-#: Modalities a model may read; the others (SR, PR, KO, …) are kept and never offered.
-IMAGE_MODALITIES = ("CT", "MR")
 
 
 class PackGone(AnalysisError):

@@ -14,6 +14,7 @@ from db.engine import reading
 from db.models import Study
 from db.queries import studies
 from db.states import StudyState
+from inference.study import IMAGE_MODALITIES
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +44,7 @@ def sweep(
     """
     with sessions.begin() as session:
         for study in studies.with_late_instances(session):
-            _reopen(session, study, now)
+            _take_late(session, study, now)
     if count_instances is not None:
         _refresh_counts(sessions, settings, now, count_instances)
     with sessions.begin() as session:
@@ -67,6 +68,7 @@ def assemble(session: Session, study: Study, reason: str, now: dt.datetime) -> N
         study.revision += 1
     study.assembled_at = now
     study.assembled_count = study.instance_count
+    study.assembled_images = studies.image_count(session, study.id, IMAGE_MODALITIES)
     study.done_at = None
     studies.move(session, study, StudyState.ASSEMBLED, who=WHO, why=reason, now=now)
     log.info(
@@ -76,6 +78,20 @@ def assemble(session: Session, study: Study, reason: str, now: dt.datetime) -> N
         instances=study.instance_count,
         reason=reason,
     )
+
+
+def _take_late(session: Session, study: Study, now: dt.datetime) -> None:
+    """Late images reopen the study; a report, key object or presentation state does not.
+
+    Else the radiologist's own report would have the model read every study again.
+    """
+    if studies.image_count(session, study.id, IMAGE_MODALITIES) > study.assembled_images:
+        _reopen(session, study, now)
+        return
+    late = study.instance_count - study.assembled_count
+    study.assembled_count = study.instance_count
+    why = f"{late} without images for a model"
+    studies.note(session, study.id, who=WHO, kind="late_objects_kept", why=why, now=now)
 
 
 def _reopen(session: Session, study: Study, now: dt.datetime) -> None:

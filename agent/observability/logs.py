@@ -18,7 +18,16 @@ from agent.settings import LogSettings
 
 HANDLER = "worklist-agent"
 #: Libraries that tell too much at INFO.
-QUIET = ("pynetdicom", "pydicom", "sqlalchemy", "apscheduler", "alembic", "httpx", "urllib3")
+QUIET = (
+    "pynetdicom",
+    "pydicom",
+    "highdicom",
+    "sqlalchemy",
+    "apscheduler",
+    "alembic",
+    "httpx",
+    "urllib3",
+)
 #: Their handlers print beside ours.
 DETACHED = ("pynetdicom", "uvicorn", "uvicorn.error")
 

@@ -68,6 +68,8 @@ class Study(Base):
     """Distinct instances received, our own results not counted."""
     assembled_count: Mapped[int] = mapped_column(default=0)
     """Value of `instance_count` when the current revision was assembled."""
+    assembled_images: Mapped[int] = mapped_column(default=0)
+    """Images a model may read among them: only more of these make the study worth reading again."""
     expected_count: Mapped[int | None] = mapped_column(default=None)
     """The PACS's own count, when it was asked."""
     assembled_at: Mapped[dt.datetime | None] = mapped_column(default=None)

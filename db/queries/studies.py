@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, selectinload
@@ -46,6 +46,20 @@ def with_late_instances(session: Session) -> Sequence[Study]:
         Study.state.in_(REOPENABLE), Study.instance_count > Study.assembled_count
     )
     return session.execute(query).scalars().all()
+
+
+def image_count(session: Session, study_id: int, modalities: Collection[str]) -> int:
+    """Distinct instances of the study in series of these modalities, our own results left out."""
+    query = (
+        sa.select(sa.func.count(sa.distinct(Instance.sop_uid)))
+        .join(Series, Series.id == Instance.series_id)
+        .where(
+            Instance.study_id == study_id,
+            Series.own_result.is_(False),
+            Series.modality.in_(modalities),
+        )
+    )
+    return session.execute(query).scalar_one()
 
 
 def move(

@@ -47,6 +47,7 @@ def upgrade() -> None:
         sa.Column("receiving_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("instance_count", sa.Integer(), nullable=False),
         sa.Column("assembled_count", sa.Integer(), nullable=False),
+        sa.Column("assembled_images", sa.Integer(), nullable=False),
         sa.Column("expected_count", sa.Integer(), nullable=True),
         sa.Column("assembled_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("done_at", sa.DateTime(timezone=True), nullable=True),

@@ -155,8 +155,11 @@ def test_lost_lease_commits_nothing(bench: Bench) -> None:
 
 
 def test_second_revision_names_the_report_it_replaces(bench: Bench) -> None:
-    """And nothing of the first revision is sent any more."""
+    """The archive that holds the first is told; what of it was not sent is sent no more."""
     bench.run()
+    with bench.sessions.begin() as session:
+        arrived = sa.update(Delivery).where(Delivery.kind == "sr").values(state="delivered")
+        session.execute(arrived)
     bench.analyse(revision=2)
     bench.run()
     first, second = (r for r in bench.all(Result) if r.kind == "sr")
@@ -165,7 +168,24 @@ def test_second_revision_names_the_report_it_replaces(bench: Bench) -> None:
     (predecessor,) = ds.PredecessorDocumentsSequence
     (named,) = predecessor.ReferencedSeriesSequence[0].ReferencedSOPSequence
     assert named.ReferencedSOPInstanceUID == first.sop_uid
-    assert [d.state for d in bench.all(Delivery)] == ["superseded"] * 2 + ["pending"] * 2
+    assert [d.state for d in bench.all(Delivery)] == [
+        "delivered",
+        "superseded",
+        "pending",
+        "pending",
+    ]
+
+
+def test_a_report_that_never_left_is_nobodys_predecessor(bench: Bench) -> None:
+    """A reference to an object that no archive holds would lead its reader nowhere."""
+    bench.run()
+    bench.analyse(revision=2)
+    bench.run()
+    second = [r for r in bench.all(Result) if r.kind == "sr"][-1]
+
+    ds = pydicom.dcmread(bench.folder / "results" / second.path)
+
+    assert "PredecessorDocumentsSequence" not in ds
 
 
 def test_shadow_analysis_ends_without_a_push(bench: Bench) -> None:

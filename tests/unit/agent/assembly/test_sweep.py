@@ -33,6 +33,11 @@ def receiving(session: Session, **values: object) -> Study:
     )
 
 
+def image(session: Session, study: Study, modality: str = "CT") -> None:
+    """One more received instance of the study."""
+    rows.instance(session, rows.series(session, study, modality=modality))
+
+
 def state_of(sessions: sessionmaker[Session], study_id: int) -> tuple[str, int]:
     """State and revision as committed."""
     with sessions() as session:
@@ -67,6 +72,7 @@ def test_late_instances_open_a_new_revision(
             last_instance_at=NOW,
         )  # fmt: skip
         rows.analysis(session, study, revision=1)
+        image(session, study)
 
     sweep.sweep(sessions, SETTINGS, NOW)
 
@@ -96,10 +102,28 @@ def test_a_study_reopened_before_its_analysis_keeps_its_revision(
         study = receiving(
             session, state=StudyState.QUEUED, revision=1, instance_count=12, assembled_count=10
         )
+        image(session, study)
 
     sweep.sweep(sessions, SETTINGS, NOW)
 
     assert state_of(sessions, study.id) == (StudyState.ASSEMBLED, 1)
+
+
+def test_a_late_report_does_not_reopen_a_study(sessions: sessionmaker[Session]) -> None:
+    """Else the radiologist's own report would have the model read every study again."""
+    with sessions.begin() as session:
+        study = receiving(
+            session, state=StudyState.DONE, revision=1, instance_count=11, assembled_count=10
+        )
+        image(session, study, "SR")
+
+    sweep.sweep(sessions, SETTINGS, NOW)
+    sweep.sweep(sessions, SETTINGS, NOW)
+
+    assert state_of(sessions, study.id) == (StudyState.DONE, 1)
+    with sessions() as session:
+        kept = session.query(Event).filter_by(study_id=study.id, kind="late_objects_kept").all()
+        assert len(kept) == 1
 
 
 def test_the_archives_count_completes_early(sessions: sessionmaker[Session]) -> None:
