@@ -57,6 +57,23 @@ class Run:
     cpu_s_per_gb: float
 
 
+@dataclass(frozen=True)
+class Bench:
+    """What all runs share.
+
+    Attributes:
+        folders: the studies to send, by cell.
+        warm: one image to send before measuring.
+        cluster: the PostgreSQL server.
+        work: where receivers keep their files.
+    """
+
+    folders: dict[str, list[Path]]
+    warm: list[Path]
+    cluster: Any
+    work: Path
+
+
 CELLS = (
     Cell("CT", 1, "shipped", 60),
     Cell("CT", 4, "shipped", 160),
@@ -114,12 +131,12 @@ def measure(cells: tuple[Cell, ...], repeats: int) -> dict[str, Any]:
             )
             for cell in cells
         }
-        warm = ingest_data.make_set(work / "warm", "CT", 1, 1)
         names = ALL if repeats == REPEATS else ("ours", "orthanc")
         large = ingest_data.make_multiframe(work)
-        runs = transfers(cells, repeats, folders, warm, cluster)
-        memory = ingest_setup.multiframe(names, large, cluster, repeats)
-        setup = ingest_setup.associations(names, cluster)
+        bench = Bench(folders, ingest_data.make_set(work / "warm", "CT", 1, 1), cluster, work)
+        runs = transfers(cells, repeats, bench)
+        memory = ingest_setup.multiframe(names, large, bench, repeats)
+        setup = ingest_setup.associations(names, bench)
     finally:
         cluster.stop()
         shutil.rmtree(work, ignore_errors=True)
@@ -132,20 +149,14 @@ def measure(cells: tuple[Cell, ...], repeats: int) -> dict[str, Any]:
     }
 
 
-def transfers(
-    cells: tuple[Cell, ...],
-    repeats: int,
-    folders: dict[str, list[Path]],
-    warm: list[Path],
-    cluster: Any,
-) -> list[Run]:
+def transfers(cells: tuple[Cell, ...], repeats: int, bench: Bench) -> list[Run]:
     """Run every cell against every receiver, interleaved, in another order each time."""
     runs: list[Run] = []
     for repeat in range(repeats):
         for cell in cells:
             turn = repeat % len(cell.receivers)
             for receiver in (*cell.receivers[turn:], *cell.receivers[:turn]):
-                run = transfer(cell, receiver, folders[cell.name], warm, cluster)
+                run = transfer(cell, receiver, bench)
                 print(
                     f"{repeat + 1}/{repeats} {run.cell:14} {run.receiver:20}"
                     f"{run.images_per_s:8.0f} img/s {run.cpu_s_per_gb:6.1f} CPU s/GB",
@@ -155,22 +166,22 @@ def transfers(
     return runs
 
 
-def transfer(cell: Cell, name: str, folders: list[Path], warm: list[Path], cluster: Any) -> Run:
+def transfer(cell: Cell, name: str, bench: Bench) -> Run:
     """Send one set to a fresh receiver and measure; one image before it loads code and caches."""
     from bench.ingest_receivers import running
 
-    env = tcp_environment(cell.tcp)
+    env, folders = tcp_environment(cell.tcp), bench.folders[cell.name]
     size = sum(path.stat().st_size for folder in folders for path in folder.iterdir())
-    with running(name, env, cluster) as receiver:
-        send(receiver.port, warm, env)
+    with running(name, env, bench.cluster, bench.work) as receiver:
+        send(receiver.port, bench.warm, env)
         cpu = receiver.cpu_s()
         started = time.perf_counter()
         send(receiver.port, folders, env)
         took_s = time.perf_counter() - started
         cpu = receiver.cpu_s() - cpu
         count = receiver.count()
-    if count != cell.images + len(warm):
-        raise RuntimeError(f"{name} holds {count - len(warm)} of {cell.images} instances")
+    if count != cell.images + len(bench.warm):
+        raise RuntimeError(f"{name} holds {count - len(bench.warm)} of {cell.images} instances")
     return Run(
         cell=cell.name,
         receiver=name,

@@ -248,17 +248,21 @@ RECEIVERS: dict[str, Callable[[Path, dict[str, str], Postgres | None], Receiver]
 
 
 @contextlib.contextmanager
-def running(name: str, env: dict[str, str], cluster: Postgres | None) -> Iterator[Receiver]:
-    """Run a fresh receiver for the length of a block; its files are removed afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix=f"bench-{name}-"))
+def running(
+    name: str, env: dict[str, str], cluster: Postgres | None, work: Path
+) -> Iterator[Receiver]:
+    """Run a fresh receiver for the length of a block.
+
+    Its files stay until the end of the benchmark: ext4 without journal makes new files slowly for
+    minutes after many were removed, and that would fall upon the next receiver. What the one before
+    left unwritten would, too.
+    """
+    os.sync()
+    receiver = RECEIVERS[name](Path(tempfile.mkdtemp(prefix=f"{name}-", dir=work)), env, cluster)
     try:
-        receiver = RECEIVERS[name](folder, env, cluster)
-        try:
-            yield receiver
-        finally:
-            receiver.stop()
+        yield receiver
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        receiver.stop()
 
 
 def free_port() -> int:

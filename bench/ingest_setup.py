@@ -19,7 +19,8 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import build_context
 
-from bench.ingest_receivers import PeakMemory, Postgres, Receiver, running
+from bench.ingest import Bench, send, tcp_environment
+from bench.ingest_receivers import PeakMemory, Receiver, running
 
 ASSOCIATIONS = 60
 _SYNTAXES = [f"1.2.840.10008.1.2{tail}" for tail in ("", ".1", ".4.70", ".4.90")]
@@ -27,17 +28,18 @@ _RELEASE = b"\x05\0\0\0\0\x04\0\0\0\0"
 
 
 def multiframe(
-    names: Sequence[str], folder: Path, cluster: Postgres, repeats: int
+    names: Sequence[str], folder: Path, bench: Bench, repeats: int
 ) -> dict[str, dict[str, float]]:
     """Send a 419 MB instance to each receiver; return seconds and memory, the worst of repeats."""
-    from bench.ingest import send, tcp_environment
-
     result: dict[str, dict[str, float]] = {}
     env = tcp_environment("nodelay")
     for name in names:
         more, peaks, seconds = [], [], []
         for _ in range(repeats):
-            with running(name, env, cluster) as receiver, PeakMemory(receiver) as memory:
+            with (
+                running(name, env, bench.cluster, bench.work) as receiver,
+                PeakMemory(receiver) as memory,
+            ):
                 started = time.perf_counter()
                 send(receiver.port, [folder], env)
                 seconds.append(time.perf_counter() - started)
@@ -51,14 +53,14 @@ def multiframe(
     return result
 
 
-def associations(names: Sequence[str], cluster: Postgres) -> dict[str, dict[str, float]]:
+def associations(names: Sequence[str], bench: Bench) -> dict[str, dict[str, float]]:
     """Open and release associations one after the other; milliseconds of wall and CPU for each."""
     result: dict[str, dict[str, float]] = {}
     env = {**os.environ, "TCP_NODELAY": "1"}
     for name in names:
         result[name] = {}
         for contexts in (1, 128):
-            with running(name, env, cluster) as receiver:
+            with running(name, env, bench.cluster, bench.work) as receiver:
                 result[name] |= _associate(receiver, request(contexts), contexts)
     return result
 
