@@ -103,7 +103,7 @@ def _markdown(card: Mapping[str, Any]) -> str:
 
 
 _FOOTNOTES = (
-    "AUROC with a 95 % bootstrap interval over studies. *Threshold* by Youden's index on the",
+    "AUROC with a 95 % bootstrap interval over studies. *Threshold* by the operating cut on the",
     "validation studies, which also gave the saliency cut for Dice. *Pointing*: the most salient",
     "voxel lies in the true mask or within half a token (8 mm) of it, because a peak is always a",
     "token's center; *strict* allows nothing. A true finding without grounding counts as a miss.",

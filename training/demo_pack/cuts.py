@@ -13,7 +13,7 @@ from inference.explain.grounding import evidence
 from training.demo_pack.batches import make_batch
 from training.demo_pack.cache import CachedStudy
 from training.demo_pack.labels import Cut
-from training.demo_pack.metrics import youden_cut
+from training.demo_pack.metrics import operating_cut
 from training.demo_pack.network import DemoModel
 from training.demo_pack.train import run
 from training.synthetic.labels import label_ids
@@ -32,7 +32,7 @@ class _Answer:
 
 
 def choose_cuts(model: DemoModel, studies: Sequence[CachedStudy]) -> dict[str, Cut]:
-    """Cuts of one modality's labels: Youden's index, and the best mean overlap of tokens."""
+    """Cuts of one modality's labels: few false alarms, and the best mean overlap of tokens."""
     answers: dict[str, list[_Answer]] = {label: [] for label in label_ids(studies[0].modality)}
     for study in studies:
         for label, answer in zip(answers, _answers(model, study), strict=True):
@@ -42,7 +42,7 @@ def choose_cuts(model: DemoModel, studies: Sequence[CachedStudy]) -> dict[str, C
 
 def _cut(answers: Sequence[_Answer]) -> Cut:
     truth = np.array([a.true for a in answers])
-    probability = youden_cut(truth, np.array([a.probability for a in answers]))
+    probability = operating_cut(truth, np.array([a.probability for a in answers]))
     overlaps = [a.overlaps for a in answers if a.overlaps is not None]
     if not overlaps:
         return Cut(probability)

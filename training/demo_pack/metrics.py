@@ -14,7 +14,9 @@ from training.demo_pack.observe import Observation
 
 Vector = npt.NDArray[np.float64]
 _RESAMPLES = 1000
-_LOWEST, _HIGHEST = 0.05, 0.95
+_LOWEST, _HIGHEST = 0.3, 0.9
+_FALSE_ALARM_COST = 3.0
+"""A study has ten chances of a false alarm and, mostly, one finding to miss."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,16 @@ def auroc_interval(
     return low, high
 
 
-def youden_cut(truth: npt.NDArray[np.bool_], score: Vector) -> float:
-    """Probability with the best sensitivity + specificity, half-way to the next score in logits."""
+def operating_cut(truth: npt.NDArray[np.bool_], score: Vector) -> float:
+    """Probability with the best sensitivity + 3 x specificity, half-way to the next in logits."""
     if truth.all() or not truth.any():
         return Cut().probability
     order = np.sort(np.unique(score))
     edges = np.concatenate([[order[0] / 2], order])
-    gains = [float((score[truth] > edge).mean() + (score[~truth] <= edge).mean()) for edge in edges]
+    gains = [
+        float((score[truth] > edge).mean() + _FALSE_ALARM_COST * (score[~truth] <= edge).mean())
+        for edge in edges
+    ]
     best = int(np.argmax(gains))
     below = edges[best]
     above = order[best] if best < len(order) else 1.0

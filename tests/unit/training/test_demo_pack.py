@@ -87,7 +87,7 @@ def test_the_objective_prefers_the_truth(cached: list[CachedStudy]) -> None:
 
 def test_training_is_a_function_of_its_seed(cached: list[CachedStudy]) -> None:
     """Two runs on one machine give the same weights."""
-    schedule = Schedule(steps=2, studies=1, warm_up=1)
+    schedule = Schedule(steps=2, studies={"CT": 1, "MR": 1}, warm_up=1)
     first, second = (train(cached, [schedule], seed=5) for _ in range(2))
 
     assert all(
@@ -116,7 +116,7 @@ def test_the_cut_separates_what_can_be_separated() -> None:
     """Between the highest negative and the lowest positive."""
     truth = np.array([False, False, True, True])
 
-    assert 0.3 < metrics.youden_cut(truth, np.array([0.1, 0.3, 0.6, 0.8])) < 0.6
+    assert 0.3 < metrics.operating_cut(truth, np.array([0.1, 0.3, 0.6, 0.8])) < 0.6
 
 
 def test_every_label_has_wording_urgency_and_a_short_code() -> None:
@@ -133,7 +133,7 @@ def test_quick_recipe_makes_a_pack_that_loads(tmp_path: Path) -> None:
     """`--quick` runs every part of the recipe and ends in a pack with a card."""
     plan = recipe.Plan(
         counts={split: {"CT": 1, "MR": 1} for split in Split},
-        stages=(Schedule(steps=1, studies=1, warm_up=1),),
+        stages=(Schedule(steps=1, studies={"CT": 1, "MR": 1}, warm_up=1),),
     )
     made = recipe.build(tmp_path / "pack", 3, plan, tmp_path / "work", workers=1)
     manifest = packs.load_manifest(tmp_path / "pack")
