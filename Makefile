@@ -2,6 +2,8 @@
 # make test   set up and run the whole test suite
 PYTHON ?= python3
 VENV := .venv
+# processes that run tests side by side; a test file stays in one of them
+WORKERS ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: help setup demo test lint docs demo-pack clean
@@ -22,7 +24,7 @@ demo: setup
 	$(BIN)/worklist-agent demo $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 # lint	 ruff, mypy --strict and the import contracts
 lint: setup
