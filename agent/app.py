@@ -155,10 +155,12 @@ def build(config: Config, clock: Clock = utc_now, log_file: Path | None = None) 
         poll_s=IDLE_POLL_S,
     )
     workers = _workers(base, analyser, outbox)
+    server = _server(base, own)
+    base.metrics.watch_associations(lambda: server.active_associations)
     return Agent(
         base,
         analyser,
-        _server(base, own),
+        server,
         workers,
         outbox,
         Schedule(sweeps.housekeeping(base, outbox.wake, analyser)),

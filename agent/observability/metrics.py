@@ -75,13 +75,9 @@ class Metrics:
         self._instances.labels(outcome).inc()
         self._bytes.inc(size_bytes)
 
-    def association_opened(self) -> None:
-        """An association was accepted."""
-        self._associations.inc()
-
-    def association_closed(self) -> None:
-        """An association was released, aborted or lost."""
-        self._associations.dec()
+    def watch_associations(self, count: Callable[[], int]) -> None:
+        """Ask the storage server, at scrape time, how many associations are open."""
+        self._associations.set_function(count)
 
     def room_done(self, room: str, seconds: float, outcome: str = "ok") -> None:
         """A room has finished (or given up) with a study."""

@@ -30,9 +30,7 @@ def test_what_happened_is_counted():
     metrics.room_done("analysis", 2.0)
     metrics.result_committed(12.0)
     metrics.inference_restarted()
-    metrics.association_opened()
-    metrics.association_opened()
-    metrics.association_closed()
+    metrics.watch_associations(lambda: 1)
 
     value = metrics.registry.get_sample_value
     stored = value("worklist_agent_instances_received_total", {"outcome": "stored"})
