@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -101,13 +102,16 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(prog="python -m bench.ingest", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a smoke run: small, once")
+    parser.add_argument("--only", default="", help="cells whose name matches, e.g. '8 nodelay'")
     parser.add_argument("--json", type=Path, help="write all measurements here")
-    parser.add_argument("--markdown", type=Path, help="write the tables here")
+    parser.add_argument("--markdown", type=Path, help="write the page here")
     arguments = parser.parse_args()
     from bench import ingest_report
 
-    results = measure(CELLS if not arguments.quick else QUICK, 1 if arguments.quick else REPEATS)
-    text = ingest_report.tables(results)
+    plan = QUICK if arguments.quick else CELLS
+    plan = tuple(cell for cell in plan if re.search(arguments.only, cell.name))
+    results = measure(plan, 1 if arguments.quick else REPEATS)
+    text = ingest_report.document(results)
     print(text)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1))
@@ -134,14 +138,16 @@ def measure(cells: tuple[Cell, ...], repeats: int) -> dict[str, Any]:
         names = ALL if repeats == REPEATS else ("ours", "orthanc")
         large = ingest_data.make_multiframe(work)
         bench = Bench(folders, ingest_data.make_set(work / "warm", "CT", 1, 1), cluster, work)
+        syncs = [ingest_setup.sync_ms(work)]
         runs = transfers(cells, repeats, bench)
+        syncs.append(ingest_setup.sync_ms(work))
         memory = ingest_setup.multiframe(names, large, bench, repeats)
         setup = ingest_setup.associations(names, bench)
     finally:
         cluster.stop()
         shutil.rmtree(work, ignore_errors=True)
     return {
-        "environment": environment(load, time.time() - started, repeats),
+        "environment": environment(load, time.time() - started, repeats) | {"sync_ms": syncs},
         "cells": [asdict(cell) | {"name": cell.name} for cell in cells],
         "runs": [asdict(run) for run in runs],
         "multiframe": memory,
@@ -226,6 +232,7 @@ def environment(load: tuple[float, float, float], took_s: float, repeats: int) -
         "orthanc": orthanc.stdout.split("\n")[0],
         "congestion_control": control.read_text().strip() if control.exists() else "",
         "load_before": load[0],
+        "load_after": os.getloadavg()[0],
         "repeats": repeats,
         "took_s": round(took_s),
     }

@@ -18,6 +18,19 @@ class Target:
     peer: str
 
 
+INTRODUCTION = """# Ingest benchmark
+
+C-STORE receive beside Orthanc, DCMTK's `storescp` and pynetdicom's own application. Written by
+`python -m bench.ingest --markdown docs/benchmarks-ingest.md`; how it measures stands in
+[bench/README.md](../bench/README.md).
+
+Before it says success, this agent syncs file and directory and commits the index. Orthanc syncs the
+file only; `storescp` and pynetdicom sync and index nothing. *shipped* sets nothing: DCMTK and
+Orthanc leave Nagle's algorithm on, as in hospitals. *nodelay* sets `TCP_NODELAY=1` for sender and
+receiver. A sync waits for the disk and then for a free core: on a loaded machine one association's
+rate is the number of syncs, three of ours to one of Orthanc's, times that wait.
+"""
+
 TARGETS = (
     Target("CT, 8 associations, as shipped", "CT 8 shipped", 3.0, "orthanc"),
     Target("CT, 1 association, as shipped", "CT 1 shipped", 8.0, "orthanc"),
@@ -29,15 +42,16 @@ MAX_CPU_S_PER_GB, MAX_MORE_MIB = 4.5, 128.0
 MAX_SETUP_MS = {1: 3.0, 128: 10.0}
 
 
-def tables(results: dict[str, Any]) -> str:
-    """Return everything as Markdown."""
+def document(results: dict[str, Any]) -> str:
+    """Return everything as a Markdown page: targets first, then the tables."""
     return "\n".join(
         (
+            INTRODUCTION,
             *_environment(results["environment"]),
-            *_throughput(results),
+            *_targets(results),
             *_multiframe(results["multiframe"]),
             *_setup(results["association_setup"]),
-            *_targets(results),
+            *_throughput(results),
         )
     )
 
@@ -47,14 +61,16 @@ def _environment(env: dict[str, Any]) -> Iterator[str]:
         f"Measured {env['date']}: {env['cores']} cores (sender and receiver share them), kernel "
         f"{env['kernel']}, Python {env['python']}, {env['dcmtk']}, {env['orthanc']}, TCP "
         f"{env['congestion_control']} over loopback; medians of {env['repeats']}, interleaved; "
-        f"load before the run {env['load_before']:.1f}; {env['took_s']} s in all."
+        f"machine load {env['load_before']:.1f} before and {env['load_after']:.1f} after the run; "
+        f"fdatasync of 8 KB {env['sync_ms'][0]:.2f} ms before and {env['sync_ms'][1]:.2f} ms "
+        f"after; {env['took_s']} s in all."
     )
 
 
 def _throughput(results: dict[str, Any]) -> Iterator[str]:
     for cell in results["cells"]:
         yield ""
-        yield f"### {cell['modality']}, {cell['associations']} associations, {cell['tcp']}"
+        yield f"## {cell['modality']}, {cell['associations']} associations, {cell['tcp']}"
         yield ""
         yield "| receiver | images/s | range | MB/s | receiver CPU s/GB | vs Orthanc |"
         yield "|---|--:|--:|--:|--:|--:|"
@@ -71,7 +87,7 @@ def _throughput(results: dict[str, Any]) -> Iterator[str]:
 
 
 def _multiframe(memory: dict[str, dict[str, float]]) -> Iterator[str]:
-    yield from ("", "### One instance of 419 MB (multi-frame)", "")
+    yield from ("", "## One instance of 419 MB (multi-frame)", "")
     yield "| receiver | seconds | more memory MiB | peak memory MiB |"
     yield "|---|--:|--:|--:|"
     for name, found in memory.items():
@@ -82,7 +98,7 @@ def _multiframe(memory: dict[str, dict[str, float]]) -> Iterator[str]:
 
 
 def _setup(setup: dict[str, dict[str, float]]) -> Iterator[str]:
-    yield from ("", "### Association setup and release, one after the other", "")
+    yield from ("", "## Association setup and release, one after the other", "")
     yield "| receiver | 1 context: wall ms | CPU ms | 128 contexts: wall ms | CPU ms |"
     yield "|---|--:|--:|--:|--:|"
     for name, found in setup.items():
@@ -93,7 +109,7 @@ def _setup(setup: dict[str, dict[str, float]]) -> Iterator[str]:
 
 
 def _targets(results: dict[str, Any]) -> Iterator[str]:
-    yield from ("", "### Targets", "", "| target | wanted | measured | |", "|---|--:|--:|---|")
+    yield from ("", "## Targets", "", "| target | wanted | measured | |", "|---|--:|--:|---|")
     measured = {cell["name"] for cell in results["cells"]}
     for target in TARGETS:
         if target.cell not in measured:
@@ -106,13 +122,14 @@ def _targets(results: dict[str, Any]) -> Iterator[str]:
             ratio,
             reached=ratio >= target.at_least,
         )
-    cpu = _median(results, "CT 8 nodelay", "ours", "cpu_s_per_gb")
-    yield _line(
-        "CT, 8 associations, nodelay: CPU s/GB",
-        f"≤ {MAX_CPU_S_PER_GB}",
-        cpu,
-        reached=cpu <= MAX_CPU_S_PER_GB,
-    )
+    if "CT 8 nodelay" in measured:
+        cpu = _median(results, "CT 8 nodelay", "ours", "cpu_s_per_gb")
+        yield _line(
+            "CT, 8 associations, nodelay: CPU s/GB",
+            f"≤ {MAX_CPU_S_PER_GB}",
+            cpu,
+            reached=cpu <= MAX_CPU_S_PER_GB,
+        )
     more = results["multiframe"]["ours"]["more_mib"]
     yield _line(
         "419 MB multi-frame: more memory, MiB",
