@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+_MEANS = ("mean_auroc", "mean_pointing", "mean_pointing_strict", "mean_dice")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Build the pack and print the summary of its card."""
@@ -24,10 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
         + (" --quick" if options.quick else ""),
     )
     summary = card["summary"]
-    sys.stdout.write(
-        f"{options.out}: mean AUROC {summary['mean_auroc']:.3f}, "
-        f"mean pointing {summary['mean_pointing']:.3f}, mean Dice {summary['mean_dice']:.3f}\n"
-    )
+    means = ", ".join(f"{name} {summary[name]}" for name in _MEANS)
+    sys.stdout.write(f"{options.out}: {means}\n")
     return 0
 
 

@@ -41,7 +41,7 @@ class Augmentation:
     jitter: float = 0.0
 
 
-TRAINING = Augmentation(keep_tokens=0.3, drop_series=0.2, mirror=0.5, jitter=0.05)
+TRAINING = Augmentation(keep_tokens=0.3, drop_series=0.2, mirror=0.5, jitter=0.08)
 NONE = Augmentation()
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from training.demo_pack.export import NAME, NOTICE, TITLE, VERSION
 from training.demo_pack.metrics import LabelReport
+from training.demo_pack.selection import MIN_AUROC, Validated
 
 CARD_FILES = ("card.json", "card.md")
 
@@ -29,10 +30,13 @@ class Recipe:
 
 
 def write_card(
-    directory: Path, recipe: Recipe, reports: Mapping[str, Sequence[LabelReport]]
+    directory: Path,
+    recipe: Recipe,
+    reports: Mapping[str, Sequence[LabelReport]],
+    validated: Mapping[str, Sequence[Validated]],
 ) -> dict[str, Any]:
     """Write both files and return what card.json says."""
-    card = _card(recipe, reports)
+    card = _card(recipe, reports) | {"left_out": _left_out(reports, validated)}
     text = json.dumps(card, indent=2) + "\n"
     (directory / CARD_FILES[0]).write_text(text, encoding="utf-8")
     (directory / CARD_FILES[1]).write_text(_markdown(card), encoding="utf-8")
@@ -69,6 +73,21 @@ def _card(recipe: Recipe, reports: Mapping[str, Sequence[LabelReport]]) -> dict[
     }
 
 
+def _left_out(
+    reports: Mapping[str, Sequence[LabelReport]], validated: Mapping[str, Sequence[Validated]]
+) -> dict[str, dict[str, float | None]]:
+    """Validation AUROC of the labels that do not ship, by modality."""
+    shipped = {modality: {row.label for row in rows} for modality, rows in reports.items()}
+    return {
+        modality: {
+            one.label: None if one.auroc is None else round(one.auroc, 3)
+            for one in some
+            if one.label not in shipped[modality]
+        }
+        for modality, some in validated.items()
+    }
+
+
 def _markdown(card: Mapping[str, Any]) -> str:
     summary, recipe = card["summary"], card["recipe"]
     lines = [
@@ -91,15 +110,30 @@ def _markdown(card: Mapping[str, Any]) -> str:
         "## Held-out synthetic studies",
         "",
         "Every study was written as DICOM files and analysed by the agent's own engine.",
-        f"Mean AUROC **{summary['mean_auroc']:.3f}**,",
-        f"mean pointing game **{summary['mean_pointing']:.3f}**",
-        f"(strict {summary['mean_pointing_strict']:.3f}),",
-        f"mean Dice {summary['mean_dice']:.3f}; each the mean over the labels of both heads.",
+        f"Mean AUROC **{_number(summary['mean_auroc'], 3)}**,",
+        f"mean pointing game **{_number(summary['mean_pointing'], 3)}**",
+        f"(strict {_number(summary['mean_pointing_strict'], 3)}),",
+        f"mean Dice {_number(summary['mean_dice'], 3)}; means over the labels of both heads.",
         "",
     ]
     for modality, rows in card["labels"].items():
         lines += [f"### {modality}", "", *_table(rows), ""]
-    return "\n".join([*lines, *_FOOTNOTES]) + "\n"
+    return "\n".join([*lines, *_omissions(card["left_out"]), *_FOOTNOTES]) + "\n"
+
+
+def _omissions(left_out: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    """What the pack cannot tell, with its number: silence would read as 'absent'."""
+    lines = [
+        "### Not in the pack",
+        "",
+        f"Labels with an AUROC below {MIN_AUROC} on the validation studies do not ship: this small",
+        "model cannot tell them, and a finding that is not reported has **not** been looked for.",
+        "",
+    ]
+    for modality, labels in left_out.items():
+        named = [f"{label} ({_number(value)})" for label, value in labels.items()]
+        lines.append(f"- {modality}: {', '.join(named) or 'none'}")
+    return [*lines, ""]
 
 
 _FOOTNOTES = (
@@ -121,16 +155,26 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _row(row: Mapping[str, Any]) -> str:
-    pointing = "-"
+    auroc, pointing = "-", "-"
+    if row["auroc"] is not None:
+        auroc = f"{row['auroc']:.3f} ({row['auroc_low']:.3f}-{row['auroc_high']:.3f})"
     if row["pointing"] is not None:
         pointing = f"{row['pointing']:.2f} ({row['pointing_strict']:.2f}) of {row['localized']}"
-    dice = "-" if row["dice"] is None else f"{row['dice']:.2f}"
-    return (
-        f"| {row['label']} | {row['positives']} / {row['positives'] + row['negatives']} "
-        f"| {row['auroc']:.3f} ({row['auroc_low']:.3f}-{row['auroc_high']:.3f}) "
-        f"| {row['threshold']:.2f} | {row['sensitivity']:.2f} | {row['specificity']:.2f} "
-        f"| {pointing} | {dice} |"
+    cells = (
+        row["label"],
+        f"{row['positives']} / {row['positives'] + row['negatives']}",
+        auroc,
+        f"{row['threshold']:.2f}",
+        _number(row["sensitivity"]),
+        _number(row["specificity"]),
+        pointing,
+        _number(row["dice"]),
     )
+    return f"| {' | '.join(cells)} |"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _counts(studies: Mapping[str, Mapping[str, int]]) -> str:
@@ -140,9 +184,9 @@ def _counts(studies: Mapping[str, Mapping[str, int]]) -> str:
     )
 
 
-def _mean(values: Sequence[float | None]) -> float:
-    known = [v for v in values if v is not None and np.isfinite(v)]
-    return round(float(np.mean(known)), 4) if known else float("nan")
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return round(float(np.mean(known)), 4) if known else None
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:

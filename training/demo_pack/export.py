@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor
 
 from inference import packs
 from training.demo_pack.labels import Cut, pack_labels
 from training.demo_pack.network import ENCODER, MODALITIES, DemoModel, head_config
+from training.demo_pack.selection import kept_rows
 
 NAME, VERSION = "demo-head", "1.0.0"
 TITLE = "Demonstration model for head CT and brain MR, trained on synthetic images"
@@ -33,12 +34,15 @@ def write_pack(
 ) -> packs.Manifest:
     """Write encoder, heads and manifest below `directory`.
 
-    `cuts` is by modality and label; `extra_files` lie in the directory already (the card).
+    `cuts` is by modality and label: a label without a cut is not shipped. `extra_files` lie in the
+    directory already (the card).
     """
-    _write_model(model.encoder, ENCODER, directory / "encoder")
+    _write_model(model.encoder.state_dict(), ENCODER, directory / "encoder")
     for modality in MODALITIES:
-        folder = directory / modality.lower()
-        _write_model(model.heads[modality], head_config(modality), folder)
+        shipped = [label.id for label in pack_labels(modality, cuts[modality])]
+        state = kept_rows(model.heads[modality].state_dict(), shipped, modality)
+        config = head_config(modality, len(shipped))
+        _write_model(state, config, directory / modality.lower())
     return write_manifest(directory, cuts, extra_files)
 
 
@@ -75,9 +79,9 @@ def _files(folder: str) -> packs.ModelFiles:
     return packs.ModelFiles(f"{folder}/config.json", f"{folder}/model.safetensors")
 
 
-def _write_model(module: nn.Module, config: Mapping[str, Any], folder: Path) -> None:
+def _write_model(state: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(config, indent=2) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
-    state = {name: value.contiguous() for name, value in module.state_dict().items()}
-    save_file(state, folder / "model.safetensors")
+    whole = {name: value.contiguous() for name, value in state.items()}
+    save_file(whole, folder / "model.safetensors")

@@ -71,8 +71,9 @@ class Cut:
 
 
 def pack_labels(modality: str, cuts: Mapping[str, Cut]) -> tuple[Label, ...]:
-    """The labels of one head in output order; labels without a cut are cut at one half."""
-    return tuple(_label(label, cuts.get(label, Cut())) for label in label_ids(modality))
+    """The shipped labels of one head in output order: those with a cut (without any, all)."""
+    shipped = [label for label in label_ids(modality) if not cuts or label in cuts]
+    return tuple(_label(label, cuts.get(label, Cut())) for label in shipped)
 
 
 def _label(label: str, cut: Cut) -> Label:

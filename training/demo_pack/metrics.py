@@ -26,40 +26,41 @@ class LabelReport:
     label: str
     positives: int
     negatives: int
-    auroc: float
-    auroc_low: float
-    auroc_high: float
+    auroc: float | None
+    auroc_low: float | None
+    auroc_high: float | None
     threshold: float
-    sensitivity: float
-    specificity: float
+    sensitivity: float | None
+    specificity: float | None
     localized: int
     pointing: float | None
     pointing_strict: float | None
     dice: float | None
 
 
-def auroc(truth: npt.NDArray[np.bool_], score: Vector) -> float:
-    """Area under the ROC curve; ties count half. NaN without both classes."""
+def auroc(truth: npt.NDArray[np.bool_], score: Vector) -> float | None:
+    """Area under the ROC curve; ties count half. None without both classes."""
     positives = int(truth.sum())
     negatives = len(truth) - positives
     if not positives or not negatives:
-        return float("nan")
+        return None
     ranks = rankdata(score)
     return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def auroc_interval(
     truth: npt.NDArray[np.bool_], score: Vector, seed: int = 0
-) -> tuple[float, float]:
+) -> tuple[float | None, float | None]:
     """95 % bootstrap interval over studies, resampled within each class."""
     rng = np.random.default_rng(seed)
     yes, no = np.flatnonzero(truth), np.flatnonzero(~truth)
     if not len(yes) or not len(no):
-        return float("nan"), float("nan")
+        return None, None
     values = []
     for _ in range(_RESAMPLES):
         drawn = np.concatenate([rng.choice(yes, len(yes)), rng.choice(no, len(no))])
-        values.append(auroc(truth[drawn], score[drawn]))
+        value = auroc(truth[drawn], score[drawn])
+        values.append(0.5 if value is None else value)
     low, high = np.percentile(values, [2.5, 97.5]).tolist()
     return low, high
 
@@ -95,8 +96,8 @@ def report(observations: Sequence[Observation], label: str, cuts: Mapping[str, C
         auroc_low=low,
         auroc_high=high,
         threshold=cut.probability,
-        sensitivity=float((score[truth] > cut.probability).mean()),
-        specificity=float((score[~truth] <= cut.probability).mean()),
+        sensitivity=_mean(score[truth] > cut.probability),
+        specificity=_mean(score[~truth] <= cut.probability),
         localized=len(wanted),
         pointing=_mean([p is not None and p.near for p in wanted]),
         pointing_strict=_mean([p is not None and p.hit for p in wanted]),
@@ -111,8 +112,8 @@ def _columns(
     return truth, np.array([o.probability[label] for o in observations], dtype=np.float64)
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
+def _mean(values: Sequence[float] | npt.NDArray[np.bool_]) -> float | None:
+    return float(np.mean(values)) if len(values) else None
 
 
 def _logit(probability: float) -> float:

@@ -22,19 +22,24 @@ ENCODER: dict[str, Any] = {
         "depth": 2,
         "num_heads": 4,
         "mlp_ratio": 3.0,
+        "drop_rate": 0.1,
         "embed_layer_cf": {"which": "voxel", "params": {}},
         "pos_emb_cf": {"which": "pe3d", "params": {"d": 30, "concat": True}},
     },
 }
 
 
-def head_config(modality: str) -> dict[str, Any]:
-    """Official layout of one head's config.json: every label has its own attention and evidence."""
-    labels = len(label_ids(modality))
+def head_config(modality: str, outputs: int | None = None) -> dict[str, Any]:
+    """Official layout of one head's config.json: every label has its own attention and evidence.
+
+    `outputs` is the number of labels; all of the modality when None.
+    """
+    labels = outputs or len(label_ids(modality))
     return {
         "which": "classify_then_aggregate",
         "params": {
             "hidden_dim": 64,
+            "drop_rate": 0.1,
             "W_out": labels,
             "mlp_hidden_dims": [64],
             "mlp_out_dim": labels,
@@ -60,6 +65,11 @@ class DemoModel:
     def modules(self) -> tuple[nn.Module, ...]:
         """Encoder first, then the heads in the order of `MODALITIES`."""
         return (self.encoder, *(self.heads[m] for m in MODALITIES))
+
+    def learning(self, active: bool) -> None:
+        """Switch dropout on or off."""
+        for module in self.modules():
+            module.train(active)
 
 
 def build_model(seed: int) -> DemoModel:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import structlog
@@ -29,17 +29,20 @@ class Schedule:
     """Length and step sizes of the training.
 
     Attributes:
-        steps: optimizer steps; each sees `studies` studies of each modality.
+        steps: optimizer steps.
+        studies: of each modality in every step.
         average: decay of the running average of the weights, which is what is kept.
+        dropout: whether it is on; off for the last polish.
     """
 
     steps: int
-    studies: int = 5
+    studies: Mapping[str, int] = field(default_factory=lambda: {"CT": 4, "MR": 6})
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
     warm_up: int = 40
     clip: float = 1.0
     average: float = 0.99
+    dropout: bool = True
 
 
 def train(
@@ -68,6 +71,9 @@ def continue_training(
 ) -> DemoModel:
     """One stage: a new optimizer, from a model to the average of its weights, as it will be run."""
     average = copy.deepcopy(model)
+    average.learning(active=False)
+    model.learning(active=schedule.dropout)
+    torch.manual_seed(int(rng.integers(2**31)))
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
@@ -77,7 +83,9 @@ def continue_training(
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate * _rate(step, schedule)
         drawn = [
-            make_batch([next(streams[m]) for _ in range(schedule.studies)], batches.TRAINING, rng)
+            make_batch(
+                [next(streams[m]) for _ in range(schedule.studies[m])], batches.TRAINING, rng
+            )
             for m in MODALITIES
         ]
         losses = [objective_of(model, batch) for batch in drawn]
