@@ -113,7 +113,7 @@ def _markdown(card: Mapping[str, Any]) -> str:
         f"Mean AUROC **{_number(summary['mean_auroc'], 3)}**,",
         f"mean pointing game **{_number(summary['mean_pointing'], 3)}**",
         f"(strict {_number(summary['mean_pointing_strict'], 3)}),",
-        f"mean Dice {_number(summary['mean_dice'], 3)}; means over the labels of both heads.",
+        f"mean Dice {_number(summary['mean_dice'], 3)}; means over the labels that ship.",
         "",
     ]
     for modality, rows in card["labels"].items():
@@ -137,12 +137,12 @@ def _omissions(left_out: Mapping[str, Mapping[str, float | None]]) -> list[str]:
 
 
 _FOOTNOTES = (
-    "AUROC with a 95 % bootstrap interval over studies. *Threshold* by the operating cut on the",
-    "validation studies, which also gave the saliency cut for Dice. *Pointing*: the most salient",
-    "voxel lies in the true mask or within half a token (8 mm) of it, because a peak is always a",
-    "token's center; *strict* allows nothing. A true finding without grounding counts as a miss.",
-    "Diffuse labels (cerebral atrophy) have no mask and no pointing or Dice. Tokens are 16 mm",
-    "wide, so Dice of thin collections cannot be high.",
+    "AUROC with a 95 % bootstrap interval over studies. *Threshold*: the best sensitivity + 3 x",
+    "specificity on the validation studies, which also gave the saliency cut for Dice. *Pointing*:",
+    "the most salient voxel lies in the true mask or within half a token (8 mm) of it, because a",
+    "peak is always a token's center; *strict* allows nothing. A true finding without grounding",
+    "counts as a miss. Diffuse labels (cerebral atrophy) have no mask and no pointing or Dice.",
+    "Tokens are 16 mm wide, so Dice of thin collections cannot be high.",
 )
 
 
