@@ -150,10 +150,9 @@ def read(path: Path) -> Header:
 def whole_number(text: str) -> int | None:
     """Return an IS value as a number that fits a database integer, or None."""
     try:
-        number = int(text)
+        return number if -(2**31) <= (number := int(text)) < 2**31 else None
     except ValueError:
         return None
-    return number if -(2**31) <= number < 2**31 else None
 
 
 class _Walker:
@@ -171,10 +170,17 @@ class _Walker:
         data, end = self._data, len(self._data)
         found: dict[int, bytes | str] = {}
         offset, last_tag = 0, 0
+        explicit, short = self._explicit, self._short
         while offset < end:
             if end - offset < 12 and not whole:
                 return self._cut(found, last_tag)
-            tag, vr, length, start = self._element(offset, explicit=self._explicit)
+            if explicit and end - offset >= 8:  # the usual element, without a call
+                group, element, vr, length = short(data, offset)
+                tag, start = group << 16 | element, offset + 8
+                if vr not in _SHORT:
+                    tag, vr, length, start = self._element(offset, explicit=True)
+            else:
+                tag, vr, length, start = self._element(offset, explicit=explicit)
             if tag > _LAST:
                 break
             if tag <= last_tag or tag < 0x00080000:
@@ -251,7 +257,7 @@ def _header(values: dict[int, bytes | str]) -> Header:
     texts = {}
     for tag, value in values.items():
         text = value if isinstance(value, str) else _decode(value, charset)
-        texts[_FIELDS[tag]] = text.replace("\0", "").strip()
+        texts[_FIELDS[tag]] = text.strip("\0 \t\r\n").replace("\0", "")
     return Header(**texts)
 
 

@@ -119,6 +119,8 @@ class IntakeHandler:
             placed = self._spool.place(
                 instance.path, header.study_uid, header.series_uid, header.sop_instance_uid
             )
+            # In this thread, for others' directories meanwhile; only the index commits in groups.
+            self._spool.sync([placed.path])
             outcome = self._commit.submit(self._to_record(header, instance, placed.path))
         except (OSError, sa.exc.SQLAlchemyError) as error:
             # Nothing is lost: the sender keeps what we do not acknowledge, and a file that was
@@ -146,7 +148,6 @@ class IntakeHandler:
         )
 
     def _record(self, batch: Sequence[received.Received]) -> Sequence[received.Outcome]:
-        self._spool.sync(item.path for item in batch)
         return self._recorder.record(batch)
 
     def _refuse(self, instance: ReceivedInstance, status: int, reason: str) -> int:

@@ -6,7 +6,7 @@ import datetime as dt
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import sqlalchemy as sa
 
@@ -36,6 +36,16 @@ _IDENTITY = frozenset(
         "accession_number",
     }
 )
+
+
+class Touched(NamedTuple):
+    """What `UPDATE_STUDY` returns of a study that was added to."""
+
+    id: int
+    state: str
+    revision: int
+    instance_count: int
+    assembled_count: int
 
 
 def record(connection: sa.Connection, batch: Sequence[Received]) -> list[Outcome]:
@@ -178,7 +188,7 @@ def _touch_study(
     """Bump counts and times, take the latest identity, and tell of late instances."""
     latest = items[-1][0]
     new = sum(outcome is Outcome.NEW for _, outcome in items)
-    row = connection.execute(UPDATE_STUDY, study_parameters(latest, new)).one()
+    row = Touched(*connection.execute(UPDATE_STUDY, study_parameters(latest, new)).one())
     tell_if_late(connection, row, new, latest.received_at)
     for item, outcome in items:
         if outcome is Outcome.VERSION:
@@ -197,7 +207,7 @@ def study_parameters(latest: Received, new: int) -> dict[str, Any]:
     }
 
 
-def tell_if_late(connection: sa.Connection, row: Any, new: int, at: dt.datetime) -> None:
+def tell_if_late(connection: sa.Connection, row: Touched, new: int, at: dt.datetime) -> None:
     """Write an Event for the first instances that come after the study was assembled.
 
     Args:

@@ -8,7 +8,6 @@ back and takes `db.queries.intake.record`.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -32,8 +31,9 @@ class Recorder:
     def __init__(self, engine: sa.Engine) -> None:
         """Compile the statements for the engine's database."""
         self._engine = engine
-        self._insert = _Prepared(_insert_statement(), engine.dialect)
-        self._update = _Prepared(intake.UPDATE_STUDY, engine.dialect)
+        self._insert = _Prepared(_insert_statement(), engine.dialect, "received_at")
+        self._update = _Prepared(intake.UPDATE_STUDY, engine.dialect, "b_at")
+        self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
 
     def record(self, batch: Sequence[Received]) -> list[Outcome]:
         """Record a batch and commit; outcomes are in the batch's order.
@@ -45,28 +45,34 @@ class Recorder:
             try:
                 with self._engine.begin() as connection:
                     self._record_usual(connection, batch)
-            except (_UnusualError, sa.exc.IntegrityError):
-                pass
+            except (_UnusualError, self._driver_error):
+                pass  # whatever it is, the general way says it in SQLAlchemy's words
             else:
                 return [Outcome.NEW] * len(batch)
         with self._engine.begin() as connection:
             return intake.record(connection, batch)
 
     def _record_usual(self, connection: sa.Connection, batch: Sequence[Received]) -> None:
-        rows = [self._insert.parameters(vars(item)) for item in batch]
-        inserted = connection.exec_driver_sql(self._insert.sql, rows)
-        if inserted.rowcount != len(batch):
-            raise _UnusualError
         by_study: dict[str, list[Received]] = defaultdict(list)
         for item in batch:
             by_study[item.study_uid].append(item)
-        for study_uid in sorted(by_study):
-            items = by_study[study_uid]
-            values = intake.study_parameters(items[-1], len(items))
-            row = connection.exec_driver_sql(
-                self._update.sql, self._update.parameters(values)
-            ).one()
-            intake.tell_if_late(connection, row, len(items), items[-1].received_at)
+        cursor = connection.connection.cursor()  # the driver's own, in this transaction
+        try:
+            rows = [self._insert.parameters(vars(item)) for item in batch]
+            cursor.executemany(self._insert.sql, rows)
+            if cursor.rowcount != len(batch):
+                raise _UnusualError
+            for study_uid in sorted(by_study):
+                items = by_study[study_uid]
+                values = intake.study_parameters(items[-1], len(items))
+                cursor.execute(self._update.sql, self._update.parameters(values))
+                touched = cursor.fetchone()
+                if touched is None:
+                    raise _UnusualError
+                row = intake.Touched(*touched)
+                intake.tell_if_late(connection, row, len(items), items[-1].received_at)
+        finally:
+            cursor.close()
 
 
 class _UnusualError(Exception):
@@ -76,26 +82,29 @@ class _UnusualError(Exception):
 class _Prepared:
     """A statement compiled for one dialect."""
 
-    def __init__(self, statement: sa.ClauseElement, dialect: Dialect) -> None:
+    def __init__(self, statement: sa.ClauseElement, dialect: Dialect, time: str) -> None:
+        """Compile.
+
+        Args:
+            statement: what to execute.
+            dialect: of which database.
+            time: the one parameter that is a timestamp.
+        """
         compiled: Any = statement.compile(dialect=dialect)
         self.sql: str = compiled.string
         self._names: Sequence[str] = compiled.positiontup or tuple(compiled.params)
         self._positional: bool = compiled.positional
-        self._fixed: Mapping[str, Any] = {
-            name: value for name, value in compiled.params.items() if value is not None
-        }
-        self._timestamp = UtcDateTime().bind_processor(dialect)
+        self._fixed: Mapping[str, Any] = compiled.params  # values of the statement itself
+        self._time = time
+        self._timestamp = UtcDateTime().bind_processor(dialect) or (lambda value: value)
 
     def parameters(self, values: Mapping[str, Any]) -> Any:
         """Return the driver's parameters: a tuple or a mapping, as the dialect wants."""
-        pairs = ((name, self._value(name, values)) for name in self._names)
-        return tuple(value for _, value in pairs) if self._positional else dict(pairs)
-
-    def _value(self, name: str, values: Mapping[str, Any]) -> Any:
-        value = values[name] if name in values else self._fixed.get(name)
-        if isinstance(value, dt.datetime) and self._timestamp is not None:
-            return self._timestamp(value)
-        return value
+        known = {**self._fixed, **values}
+        known[self._time] = self._timestamp(known[self._time])
+        if self._positional:
+            return tuple([known[name] for name in self._names])
+        return {name: known[name] for name in self._names}
 
 
 def _insert_statement() -> sa.Insert:
