@@ -1,0 +1,1 @@
+"""Report drafts: from visual tokens or findings to sentences, checked against the image."""
