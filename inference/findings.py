@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 FORMAT = 1
+DIAGNOSIS = "diagnosis"
+REFERRAL = "referral"
 
 
 class Status(enum.StrEnum):
@@ -106,11 +108,30 @@ class Finding:
     threshold: float
     site: Code | None = None
     grounding: Grounding | None = None
+    score: float | None = None
+    """Logit minus the label's own threshold, in families that publish it; 0 and above is present.
+    """
+    kind: str = DIAGNOSIS
 
     @property
     def present(self) -> bool:
-        """Strictly above the threshold, as in the reference (models.md section 3)."""
+        """As in the reference: NeuroVFM strictly above the threshold, Prima with score >= 0."""
+        if self.score is not None:
+            return self.score >= 0
         return self.probability > self.threshold
+
+
+@dataclass(frozen=True)
+class ModelPriority:
+    """What a model's own priority head says: raw outputs of its levels, least urgent first."""
+
+    levels: tuple[str, ...]
+    scores: tuple[float, ...]
+
+    @property
+    def level(self) -> str:
+        """The level with the highest output; the less urgent of equals, as in the reference."""
+        return self.levels[self.scores.index(max(self.scores))]
 
 
 @dataclass(frozen=True)
@@ -126,12 +147,18 @@ class Findings:
     """Why the status is not SUCCEEDED; empty otherwise."""
     timings_s: dict[str, float] = field(default_factory=dict)
     device: str = ""
+    model_priority: ModelPriority | None = None
+    """The vote of the model's own priority head, where it has one."""
 
     @property
     def positives(self) -> tuple[Finding, ...]:
-        """Findings above threshold, most probable first."""
-        present = (f for f in self.findings if f.present)
-        return tuple(sorted(present, key=lambda f: -f.probability))
+        """Diagnoses above threshold, most probable first; referrals are in `referrals`."""
+        return _present(self.findings, DIAGNOSIS)
+
+    @property
+    def referrals(self) -> tuple[Finding, ...]:
+        """Services the model would refer to, most probable first."""
+        return _present(self.findings, REFERRAL)
 
     def to_json(self) -> str:
         """Serialise with grounding maps as zlib + base64 float16 (error below 0.0005 for 0..1)."""
@@ -160,7 +187,13 @@ class Findings:
             reason=data["reason"],
             timings_s=data["timings_s"],
             device=data["device"],
+            model_priority=_model_priority(data.get("model_priority")),
         )
+
+
+def _present(findings: tuple[Finding, ...], kind: str) -> tuple[Finding, ...]:
+    present = (f for f in findings if f.present and f.kind == kind)
+    return tuple(sorted(present, key=lambda f: -f.probability))
 
 
 def _plain(value: Any) -> Any:
@@ -199,6 +232,10 @@ def _finding(data: dict[str, Any]) -> Finding:
             "grounding": grounding,
         }
     )
+
+
+def _model_priority(data: dict[str, Any] | None) -> ModelPriority | None:
+    return ModelPriority(tuple(data["levels"]), tuple(data["scores"])) if data else None
 
 
 def _pack_array(array: npt.NDArray[np.float32]) -> dict[str, Any]:

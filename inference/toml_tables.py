@@ -41,12 +41,19 @@ class Table:
             raise self.wrong(key, f"{value} is not in 0..1")
         return value
 
-    def choice(self, key: str, allowed: Iterable[str]) -> str:
+    def choice(self, key: str, allowed: Iterable[str], default: str | None = None) -> str:
         """Take one of the allowed texts."""
-        value = self.take(key, str)
+        value = str(default) if default is not None and not self.has(key) else self.take(key, str)
         if value not in allowed:
             raise self.wrong(key, f"{value!r} is none of {', '.join(allowed)}")
         return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Take a non-empty array of non-empty texts."""
+        items = self.take(key, list)
+        if not items or not all(isinstance(item, str) and item for item in items):
+            raise self.wrong(key, "expected at least one text")
+        return tuple(items)
 
     def path(self, key: str) -> str:
         """Take a relative path that stays inside the folder."""

@@ -135,6 +135,13 @@ def test_an_altered_file_is_named(pack: Path):
         ("created = 2026-11-23", 'created = "today"', r"created: 'today' is not a valid date"),
         ("[encoder]", "[encoder", r"not readable as TOML"),
         ('title = "Demonstration"', 'title = ""', r"title: '' is not a valid str"),
+        (
+            'modality = "CT"',
+            'modality = "CT"\nkind = "guess"',
+            r"heads\[0\]\.kind: 'guess' is none",
+        ),
+        ('modality = "CT"', 'modality = "CT"\nlevels = ["a", "b"]', r"heads\[0\]\.levels: unknown"),
+        ('acuity = "urgent"', 'acuity = "urgent"\nindex = -1', r"labels\[0\]\.index: -1 is below"),
     ],
 )
 def test_a_wrong_key_is_named(pack: Path, old: str, new: str, message: str):
@@ -163,3 +170,66 @@ def test_reading_a_manifest_loads_no_model_library():
     """The command line lists packs without importing torch."""
     code = "import sys, inference.packs; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+TWO_STAGE = replace(
+    MANIFEST,
+    family="prima",
+    tokenizer=packs.ModelFiles("tokenizer/config.json", "tokenizer/model.safetensors"),
+    heads=(
+        packs.Head("diagnoses", "MR", packs.ModelFiles(*FILES[2:]), (replace(BLEED, index=3),)),
+        packs.Head(
+            "referral", "MR", packs.ModelFiles(*FILES[2:]), (ATROPHY,), packs.HeadKind.REFERRAL
+        ),
+        packs.Head(
+            "priority",
+            "MR",
+            packs.ModelFiles(*FILES[2:]),
+            labels=(),
+            kind=packs.HeadKind.PRIORITY,
+            levels=("none", "low", "high"),
+        ),
+    ),
+)
+
+
+@pytest.fixture
+def two_stage(pack: Path):
+    """A pack with a tokenizer and one head of each kind."""
+    (pack / "tokenizer").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (pack / "tokenizer" / name).write_text(name)
+    packs.write_manifest(pack, TWO_STAGE)
+    return pack
+
+
+def test_tokenizer_head_kinds_levels_and_indices_survive_the_file(two_stage: Path):
+    """A family with several heads per modality describes each by its kind."""
+    loaded = packs.load_manifest(two_stage)
+    assert replace(loaded, files=(), digest="") == TWO_STAGE
+    assert loaded.head_for("MR").name == "diagnoses"
+    assert loaded.head_for("MR", packs.HeadKind.PRIORITY).levels == ("none", "low", "high")
+    assert "tokenizer/model.safetensors" in loaded.model_files
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('["none", "low", "high"]', '["none", "low", "none"]', r"heads\[2\]\.levels: expected two"),
+        ('["none", "low", "high"]', '["none"]', r"heads\[2\]\.levels: expected two"),
+        ('["none", "low", "high"]', "[]", r"heads\[2\]\.levels: expected at least one"),
+        (
+            'kind = "referral"',
+            'kind = "diagnoses"',
+            r"heads\.modality: 'MR diagnoses' occurs twice",
+        ),
+        ("[tokenizer]", "[tokenizer]\nbits = 13", r"tokenizer\.bits: unknown key"),
+    ],
+)
+def test_what_only_some_families_have_is_checked_too(
+    two_stage: Path, old: str, new: str, message: str
+):
+    """Levels are named, different and at least two; kinds are unique per modality."""
+    edit(two_stage, old, new)
+    with pytest.raises(PackError, match=message):
+        packs.load_manifest(two_stage)
