@@ -111,17 +111,24 @@ def _study(folder: Path, name: str, facts: Mapping[str, Any], said: str) -> Iter
     yield _row(place, "tokens", batch["img"].numpy(), expected["img"], said)
     for key in ("coords", "series_cu_seqlens", "study_cu_seqlens"):
         yield _row(place, key, batch[key].numpy(), expected[key], "exact")
-    if isinstance(study, list) and all(Path(item).is_dir() for item in study):
-        found = _from_spool([Path(item) for item in study], facts["modality"])
+    series = [_dicom_files(item) for item in (study if isinstance(study, list) else [study])]
+    if all(series):
+        found = _from_spool(series, facts["modality"])
         yield _row(place, "tokens, agent's own path", found, expected["img"], said)
 
 
-def _from_spool(directories: Sequence[Path], modality: str) -> Array:
-    """Tokens of DICOM directories as the agent makes them: its volumes, the safe rules."""
+def _dicom_files(item: str) -> tuple[Path, ...]:
+    """The files of a DICOM series that a study names by directory or multi-frame file."""
+    path = Path(item)
+    found = tuple(sorted(path.iterdir())) if path.is_dir() else (path,)
+    return found if all(file.suffix == ".dcm" for file in found) else ()
+
+
+def _from_spool(series: Sequence[tuple[Path, ...]], modality: str) -> Array:
+    """Tokens of DICOM series as the agent makes them: its volumes, the safe rules."""
     dicom = "CT" if modality.lower() == "ct" else "MR"
     tokens = []
-    for directory in directories:
-        files = tuple(sorted(directory.iterdir()))
+    for files in series:
         for volume in read_series(SeriesInput("", dicom, "", files)).volumes:
             grid = model_grid(volume)
             prepared = preprocess.preprocess_volume(

@@ -72,7 +72,7 @@ def _place(frame: Array, shift: Matrix, out: Array, background: float) -> None:
     padded = np.pad(frame.astype(np.float32), 1, constant_values=background)
     moved = (1 - part_r) * padded[1:] + part_r * padded[:-1]
     moved = (1 - part_c) * moved[:, 1:] + part_c * moved[:, :-1]
-    if out.dtype.kind == "i":
+    if out.dtype.kind in "iu":
         moved = np.rint(moved)
     rows = min(moved.shape[0], out.shape[0] - whole[0])
     cols = min(moved.shape[1], out.shape[1] - whole[1])
@@ -89,7 +89,7 @@ def _even(array: Array, along: Matrix, spacing: float) -> Array:
         upper = int(np.clip(np.searchsorted(along, at), 1, len(along) - 1))
         part = (at - along[upper - 1]) / (along[upper] - along[upper - 1])
         slab = (1 - part) * array[upper - 1].astype(np.float32) + part * array[upper]
-        out[k] = np.rint(slab) if array.dtype.kind == "i" else slab
+        out[k] = np.rint(slab) if array.dtype.kind in "iu" else slab
     return out
 
 

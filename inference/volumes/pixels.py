@@ -27,8 +27,9 @@ class Decoded:
 def decode(frames: Sequence[FrameHeader]) -> Decoded:
     """Decode frames file by file; memory is the result plus one frame.
 
-    The result is int16 where rescale and values allow, int32 where only the range does not, and
-    float32 where a rescale is fractional.
+    The result is uint16 where unsigned pixels rescale to no negative value, int16 where rescale
+    and values allow, int32 where only the range does not, and float32 where a rescale is
+    fractional.
     """
     slab = _Slab(_new_array(frames))
     by_file: dict[Path, dict[int, int]] = {}
@@ -64,16 +65,29 @@ class _Slab:
     failed: dict[int, str] = field(default_factory=dict)
 
     def put(self, k: int, values: Array) -> None:
-        if self.array.dtype == np.int16:
-            info = np.iinfo(np.int16)
+        if self.array.dtype in (np.int16, np.uint16):
+            info = np.iinfo(self.array.dtype)
             if values.min() < info.min or values.max() > info.max:
                 self.array = self.array.astype(np.int32)
         self.array[k] = values
 
 
 def _new_array(frames: Sequence[FrameHeader]) -> Array:
-    dtype = np.int16 if all(map(_is_integral, frames)) else np.float32
-    return np.zeros((len(frames), frames[0].rows, frames[0].columns), dtype=dtype)
+    shape = len(frames), frames[0].rows, frames[0].columns
+    if not all(map(_is_integral, frames)):
+        return np.zeros(shape, dtype=np.float32)
+    return np.zeros(shape, dtype=np.uint16 if all(map(_is_unsigned, frames)) else np.int16)
+
+
+def _is_unsigned(frame: FrameHeader) -> bool:
+    """Whether readers of files, ITK among them, hold the rescaled values as unsigned.
+
+    It shows in the model's numbers: resampling undershoots at edges, and unsigned values stop at 0.
+    """
+    if frame.signed or (frame.modality == "CT" and frame.padding is not None):
+        return False  # padding of a CT becomes air, which is negative
+    ends = [value * frame.slope + frame.intercept for value in _stored_range(frame)]
+    return min(ends) >= 0 and max(ends) <= np.iinfo(np.uint16).max
 
 
 def _is_integral(frame: FrameHeader) -> bool:

@@ -55,8 +55,8 @@ class Volume:
     right angles and even spacing: `inference.volumes.model_grid.model_grid` gives them that.
 
     Attributes:
-        array: [K, R, C] HU or MR intensity; int16 (int32) where the rescale is integral, else
-            float32.
+        array: [K, R, C] HU or MR intensity; uint16, int16 or int32 where the rescale is integral,
+            else float32.
         affine: (k, r, c, 1) -> LPS mm; where `uniform` is False, a fit: `positions_mm` is exact.
         positions_mm: [K, 3] ImagePositionPatient of every frame.
         frames: the source of every slice, aligned with K.

@@ -23,13 +23,15 @@ INPUT = golden.case("n1_preprocess") / "input"
 SERIES = {
     "dicom_ct_series": ("CT", "study_dicom_series_dirs_in_list_ct"),
     "dicom_mr_sagittal_series": ("MR", "study_dicom_series_dirs_in_list_mr"),
+    "multiframe.dcm": ("MR", "study_dicom_multiframe_file"),
 }
 HEAD = "cta_gated"
 
 
 def series_of(name: str) -> SeriesInput:
     """The case's DICOM files as a series in the spool."""
-    files = tuple(sorted((INPUT / name).iterdir()))
+    path = INPUT / name
+    files = tuple(sorted(path.iterdir())) if path.is_dir() else (path,)
     return SeriesInput("1.2.3", SERIES[name][0], "", files)
 
 

@@ -38,12 +38,29 @@ def test_the_type_follows_rescale_and_values(tmp_path: Path, options: dict[str, 
 
 
 def test_the_type_widens_for_large_values(tmp_path: Path):
-    """An MR of 16 used bits does not wrap around, also in slices that came before."""
+    """A CT beyond 16 signed bits does not wrap around, also in slices that came before."""
     values = np.full((4, 16, 16), 7.0)
     values[2] = 60000
-    decoded = decode(tmp_path, dicom.mr_series(4, 16, 16, pixels=values))
+    decoded = decode(tmp_path, dicom.ct_series(4, 16, 16, pixels=values))
     assert decoded.array.dtype == np.int32
     np.testing.assert_array_equal(decoded.array, values)
+
+
+@pytest.mark.parametrize(("intercept", "dtype"), [(0.0, np.uint16), (-5.0, np.int16)])
+def test_unsigned_values_stay_unsigned(tmp_path: Path, intercept: float, dtype: Any):
+    """Resampling undershoots at edges: whether values may fall below 0 is part of the numbers."""
+    values = np.full((4, 16, 16), 7.0)
+    decoded = decode(tmp_path, dicom.mr_series(4, 16, 16, pixels=values, intercept=intercept))
+    assert decoded.array.dtype == dtype
+    np.testing.assert_array_equal(decoded.array, values)
+
+
+def test_padding_may_leave_the_unsigned_range(tmp_path: Path):
+    """A CT whose values start at 0 still has padding, which becomes air."""
+    values = np.full((4, 16, 16), 40.0)
+    values[:, 0] = 0
+    datasets = dicom.ct_series(4, 16, 16, pixels=values, intercept=0.0, PixelPaddingValue=0)
+    assert set(np.unique(decode(tmp_path, datasets).array)) == {-1000, 40}
 
 
 def test_padding_with_the_other_sign_is_understood(tmp_path: Path):

@@ -89,7 +89,7 @@ def test_rescale_is_applied_slice_by_slice(tmp_path: Path):
 def test_a_missing_rescale_means_values_as_stored(tmp_path: Path):
     """MR without rescale keeps its integers."""
     volume = only(read(tmp_path, dicom.mr_series(*SHAPE)))
-    assert volume.array.dtype == np.int16
+    assert volume.array.dtype == np.uint16
     assert volume.array.max() == 600
 
 
