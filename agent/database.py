@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -27,9 +29,10 @@ def upgrade(engine: sa.Engine) -> str:
         The revision the database is at afterwards.
     """
     config = alembic_config()
-    with engine.begin() as connection:
+    with _references_not_enforced(engine) as connection, connection.begin():
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        _check_references(connection)
     return newest()
 
 
@@ -58,6 +61,37 @@ def require_newest(engine: sa.Engine) -> None:
         raise SchemaError(
             f"database schema is {found or 'empty'}, this version needs {needed}; "
             "run: worklist-agent db upgrade"
+        )
+
+
+@contextlib.contextmanager
+def _references_not_enforced(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A connection that may rebuild a table which others refer to.
+
+    SQLite alters a table by making another and dropping the first. With foreign keys enforced that
+    fails as soon as there are rows, and inside a transaction the switch does nothing.
+    """
+    with engine.connect() as connection:
+        if connection.dialect.name != "sqlite":
+            yield connection
+            return
+        cursor = connection.connection.cursor()
+        cursor.execute("PRAGMA foreign_keys=OFF")
+        try:
+            yield connection
+        finally:
+            connection.connection.cursor().execute("PRAGMA foreign_keys=ON")
+
+
+def _check_references(connection: sa.Connection) -> None:
+    """Look once at what was not enforced meanwhile; the caller's transaction is then undone."""
+    if connection.dialect.name != "sqlite":
+        return
+    dangling = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+    if dangling:
+        raise SchemaError(
+            f"{len(dangling)} rows refer to rows that are not there (first: table {dangling[0][0]});"
+            " nothing was changed: restore a backup, or file an issue"
         )
 
 

@@ -62,7 +62,11 @@ class DeliveryState(enum.StrEnum):
     PENDING = "pending"
     #: leased by a sender
     SENDING = "sending"
-    #: the destination took it
+    #: the destination answered success; the proof that it keeps it is still to come
+    SENT = "sent"
+    #: the destination committed itself to keep it (storage commitment)
+    COMMITTED = "committed"
+    #: the destination holds it: read back under the right identity, or no proof was asked for
     DELIVERED = "delivered"
     #: given up after the configured age, or refused for good; raises the alarm
     DEAD = "dead"
@@ -72,8 +76,29 @@ class DeliveryState(enum.StrEnum):
     SUPERSEDED = "superseded"
 
 
+#: Deliveries that were not taken by their destination yet.
+UNSENT_DELIVERIES = frozenset({DeliveryState.PENDING, DeliveryState.SENDING})
+
+#: Deliveries that were taken and not yet proven to have arrived.
+UNPROVEN_DELIVERIES = frozenset({DeliveryState.SENT, DeliveryState.COMMITTED})
+
 #: Deliveries that keep a study in DELIVERING.
-OPEN_DELIVERIES = frozenset({DeliveryState.PENDING, DeliveryState.SENDING})
+OPEN_DELIVERIES = UNSENT_DELIVERIES | UNPROVEN_DELIVERIES
+
+
+class DraftState(enum.StrEnum):
+    """The life of a drafted report; nothing in the flow of the study waits for it."""
+
+    #: waiting for the language model, or for the next attempt
+    WAITING = "waiting"
+    #: leased by a worker
+    DRAFTING = "drafting"
+    #: written (by a model, or by our template) and composed
+    DONE = "done"
+    #: given up; the template's draft stays
+    FAILED = "failed"
+    #: a newer revision came first
+    SUPERSEDED = "superseded"
 
 
 class ReadingState(enum.StrEnum):

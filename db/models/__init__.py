@@ -2,16 +2,21 @@
 
 from db.models.analysis import Analysis
 from db.models.delivery import Delivery
+from db.models.draft import Draft
 from db.models.event import Event
 from db.models.feedback import ReadingFeedback
+from db.models.order import Hl7Message, Order
 from db.models.result import Result
 from db.models.study import Instance, Series, Study
 
 __all__ = [
     "Analysis",
     "Delivery",
+    "Draft",
     "Event",
+    "Hl7Message",
     "Instance",
+    "Order",
     "ReadingFeedback",
     "Result",
     "Series",

@@ -1,4 +1,4 @@
-"""One analysis of one study revision: which model said what, and the priority that follows."""
+"""What one pack said of one study revision, and the priority that follows from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from db.base import Base
 
 
 class Analysis(Base):
-    """Written in one transaction with the priority and the priority's deliveries."""
+    """Written in one transaction with the priority and the priority's deliveries.
+
+    A revision has one analysis for each pack that routing named. Revision 0 is what was analysed
+    before the study was complete (`provisional`).
+    """
 
     __tablename__ = "analysis"
 
@@ -29,8 +33,13 @@ class Analysis(Base):
     priority: Mapped[str] = mapped_column(String(16))
     priority_score: Mapped[float]
     priority_reason: Mapped[str] = mapped_column(Text)
+    votes: Mapped[str] = mapped_column(Text, default="[]")
+    """What each voice of the pack (findings, own priority head) says of the urgency, as JSON
+    (`agent.priority.Vote`); the level above is the most urgent of them, the order and the rules."""
+    provisional: Mapped[bool] = mapped_column(default=False)
+    """Of the first series of an emergency study, before the study was complete."""
     shadow: Mapped[bool] = mapped_column(default=False)
     seconds: Mapped[float] = mapped_column(default=0.0)
     created_at: Mapped[dt.datetime]
 
-    __table_args__ = (UniqueConstraint("study_id", "revision"),)
+    __table_args__ = (UniqueConstraint("study_id", "revision", "pack"),)

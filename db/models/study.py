@@ -10,6 +10,9 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from db.base import Base
 from db.states import ReadingState, StudyState
 
+PACK_SEPARATOR = ", "
+"""Not allowed in the name of a pack (agent/config.py)."""
+
 
 class Study(Base):
     """One study (by StudyInstanceUID), its identity as received and its state."""
@@ -54,6 +57,7 @@ class Study(Base):
     reason: Mapped[str] = mapped_column(Text, default="")
     """Why the study is where it is: skip reason, last error, completeness reason."""
     pack: Mapped[str] = mapped_column(Text, default="")
+    """Packs that routing named, in the order they run, joined by `PACK_SEPARATOR`."""
     rule: Mapped[str] = mapped_column(Text, default="")
     attempts: Mapped[int] = mapped_column(default=0)
     next_attempt_at: Mapped[dt.datetime | None] = mapped_column(default=None)
@@ -84,6 +88,11 @@ class Study(Base):
     reading_state: Mapped[str] = mapped_column(String(16), default=ReadingState.UNREAD)
 
     series: Mapped[list[Series]] = relationship(back_populates="study")
+
+    @property
+    def packs(self) -> tuple[str, ...]:
+        """The packs that read the current revision, in the order they run."""
+        return tuple(name for name in self.pack.split(PACK_SEPARATOR) if name)
 
 
 class Series(Base):
