@@ -175,7 +175,7 @@ def _destination(destination: Destination, config: Config) -> Check:
     name = f"destination {destination.name}"
     shadow = " (shadow mode: nothing is pushed)" if destination.shadow else ""
     try:
-        channel = registry.channel(destination, config.dicom.ae_title)
+        channel = registry.any_channel(destination, config.dicom.ae_title)
         channel.check()
     except NodeError as error:
         return Check(name, Verdict.PROBLEM, str(error), "check address, AE titles and firewall")

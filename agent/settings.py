@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import enum
-import ipaddress
-import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -19,53 +13,25 @@ from pydantic import (
     model_validator,
 )
 
-_AE_TITLE = re.compile(r"^(?=.*[^ ])[\x20-\x5B\x5D-\x7E]{1,16}$")
+from agent.section import Section
+from agent.settings_base import AETitle, Fraction, Level, Network, Port, Regex, TlsSettings
+from agent.settings_hl7 import Hl7Sending
+from agent.settings_report import ReportSettings, TriageSettings
 
-
-def _ae_title(value: str) -> str:
-    if not _AE_TITLE.match(value):
-        raise ValueError("an AE title has 1 to 16 printable ASCII characters, no backslash")
-    return value
-
-
-def _regex(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from error
-    return value
-
-
-def _network(value: str) -> str:
-    ipaddress.ip_network(value, strict=False)
-    return value
-
-
-AETitle = Annotated[str, AfterValidator(_ae_title)]
-Regex = Annotated[str, AfterValidator(_regex)]
-Network = Annotated[str, AfterValidator(_network)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class Section(BaseModel):
-    """A frozen part of the configuration that refuses keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Level(enum.StrEnum):
-    """Reading priority, most urgent first (DICOM Requested Procedure Priority terms)."""
-
-    STAT = "STAT"
-    HIGH = "HIGH"
-    MEDIUM = "MEDIUM"
-    LOW = "LOW"
-
-    @property
-    def rank(self) -> int:
-        """0 for the most urgent level."""
-        return list(Level).index(self)
+#: Sections of other modules that are part of this one's vocabulary.
+__all__ = [
+    "AETitle",
+    "Fraction",
+    "Hl7Sending",
+    "Level",
+    "Network",
+    "Port",
+    "Regex",
+    "ReportSettings",
+    "Section",
+    "TlsSettings",
+    "TriageSettings",
+]
 
 
 class StorageSettings(Section):
@@ -86,21 +52,6 @@ class DatabaseSettings(Section):
 
     url: str = ""
     """SQLAlchemy URL; empty = SQLite in data_dir. PostgreSQL: postgresql+psycopg://…"""
-
-
-class TlsSettings(Section):
-    """Certificates for secure DICOM transport (PS3.15 B.12); empty = plain TCP."""
-
-    certificate: Path | None = None
-    key: Path | None = None
-    ca: Path | None = None
-    """Authority of peer certificates; when set, peers must present one."""
-
-    @model_validator(mode="after")
-    def _pair(self) -> Self:
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key belong together: set both or neither")
-        return self
 
 
 class DicomSettings(Section):
@@ -137,7 +88,7 @@ class AssemblySettings(Section):
     """When a study is complete."""
 
     quiet_s: PositiveFloat = 30.0
-    quiet_s_by_modality: dict[str, PositiveFloat] = {}
+    quiet_s_by_modality: dict[str, PositiveFloat] = Field(default={})
     ceiling_s: PositiveFloat = 1800.0
     """Analysed as it is after this long, even if instances still arrive."""
     count_from: str = ""
@@ -193,7 +144,7 @@ class PackSettings(Section):
     path: Path
     shadow: bool = True
     """Analyse and record, push nothing."""
-    thresholds: dict[str, Fraction] = {}
+    thresholds: dict[str, Fraction] = Field(default={})
     """Site thresholds by label; the pack's own apply otherwise."""
 
 
@@ -226,27 +177,26 @@ class PrioritySettings(Section):
     routine: Level = Level.MEDIUM
     normal: Level = Level.LOW
     """Level of a finding of each acuity class; nothing found counts as normal."""
-    labels: dict[str, Level] = {}
+    labels: dict[str, Level] = Field(default={})
     """Level by label, before the acuity class."""
     certain_margin: Fraction = 0.0
     """An urgent finding less than this above its threshold gives HIGH instead of STAT."""
     unread_failure: Level = Level.MEDIUM
     """Level of a study that could not be analysed: absence of a flag is not a negative."""
-    ordered: dict[str, Level] = {
-        "STAT": Level.STAT,
-        "HIGH": Level.HIGH,
-        "MEDIUM": Level.MEDIUM,
-        "ROUTINE": Level.LOW,
-        "LOW": Level.LOW,
-    }
+    ordered: dict[str, Level] = Field(
+        default={
+            "STAT": Level.STAT,
+            "HIGH": Level.HIGH,
+            "MEDIUM": Level.MEDIUM,
+            "ROUTINE": Level.LOW,
+            "LOW": Level.LOW,
+        }
+    )
     """Ordered priority (as received, upper case) -> level; the result is never below it."""
     overrides: tuple[PriorityOverride, ...] = ()
-    target_minutes: dict[Level, PositiveFloat] = {
-        Level.STAT: 10.0,
-        Level.HIGH: 30.0,
-        Level.MEDIUM: 240.0,
-        Level.LOW: 1440.0,
-    }
+    target_minutes: dict[Level, PositiveFloat] = Field(
+        default={Level.STAT: 10.0, Level.HIGH: 30.0, Level.MEDIUM: 240.0, Level.LOW: 1440.0}
+    )
     """How long a study of each level may wait; past its target it climbs, so none starves."""
 
     @model_validator(mode="after")
@@ -261,6 +211,10 @@ class PrioritySettings(Section):
 
 
 ResultKind = Literal["sr", "seg", "pm", "sc"]
+MessageKind = Literal["priority", "report"]
+
+#: Kinds of destination that are told (messages), not sent objects.
+MESSAGE_DESTINATIONS = frozenset({"hl7"})
 
 
 class ResultSettings(Section):
@@ -275,8 +229,9 @@ class Destination(Section):
     """Where results go."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-    kind: Literal["dicom", "dicomweb"]
-    send: tuple[ResultKind, ...] = ("sr", "seg", "pm", "sc")
+    kind: Literal["dicom", "dicomweb", "hl7"]
+    send: tuple[ResultKind | MessageKind, ...] = ("sr", "seg", "pm", "sc")
+    """Objects (dicom, dicomweb), or messages (``priority`` and ``report``, their default)."""
     shadow: bool = True
     """Record what would be sent, send nothing."""
     # of a dicom destination
@@ -293,9 +248,28 @@ class Destination(Section):
     timeout_s: PositiveFloat = 30.0
     check_identity: bool = True
     """Ask the destination which patient and accession it holds for the study before a push."""
+    # of a destination that is told
+    only_raised: bool = True
+    """Tell a priority only when it is above what was ordered (or corrects what was told)."""
+    hl7: Hl7Sending = Hl7Sending()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _messages_by_default(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("kind") in MESSAGE_DESTINATIONS:
+            return {"send": get_args(MessageKind), **data}
+        return data
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        told = self.kind in MESSAGE_DESTINATIONS
+        possible = get_args(MessageKind) if told else get_args(ResultKind)
+        wrong = [kind for kind in self.send if kind not in possible]
+        if wrong:
+            raise ValueError(
+                f"a {self.kind} destination cannot be sent {', '.join(wrong)}; "
+                f"possible: {', '.join(possible)}"
+            )
         if self.kind == "dicom" and not self.ae_title:
             raise ValueError("a dicom destination needs ae_title, host and port")
         if self.kind == "dicomweb" and not self.url:

@@ -11,9 +11,12 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
+from agent.delivery import announcements
+from agent.delivery.announcements import Kind
 from agent.errors import DeliveryError
-from agent.settings import Destination
+from agent.settings import MESSAGE_DESTINATIONS, Destination, Level
 from db.models import Analysis, Delivery, Result, Study
+from db.queries import announcements as messages
 from db.queries import outbox as rows
 from db.queries import studies
 from db.queries.outbox import Target
@@ -40,6 +43,58 @@ def enqueue(
     targets = [Target(d.name, d.send, shadow or d.shadow) for d in destinations]
     made = rows.enqueue(session, analysis, results, targets, now)
     rows.settle(session, study, who=WHO, now=now)
+    return made
+
+
+def announce(
+    session: Session,
+    study: Study,
+    analysis: Analysis,
+    destinations: Sequence[Destination],
+    now: dt.datetime,
+    *,
+    kind: Kind = Kind.PRIORITY,
+    ordered: Level | None = None,
+    occasion: str = "",
+    shadow: bool | None = None,
+) -> list[Delivery]:
+    """Add a row per destination that is to be told; call it where the news is committed.
+
+    Repeatable: the same analysis, kind and occasion is one row. Older news that nobody has sent is
+    superseded, also where the new state is not worth telling.
+
+    Args:
+        session: in the transaction that commits the news.
+        study: with its new priority.
+        analysis: the news is about.
+        destinations: all that are configured.
+        now: the time of the news.
+        kind: priority or report.
+        ordered: the level the order asked for; a priority at that level is no news.
+        occasion: what made the same analysis news again, see `announcements.control_id`.
+        shadow: record, do not send; None = as the analysis says. So does a destination's own.
+    """
+    message = messages.Message(
+        study_id=study.id,
+        analysis_id=analysis.id,
+        kind=kind,
+        subject=announcements.control_id(analysis.id, kind, occasion),
+        identity=announcements.write_identity(announcements.identity_of(study)),
+    )
+    withheld = analysis.shadow if shadow is None else shadow
+    level = Level(analysis.priority if withheld else study.priority or analysis.priority)
+    session.flush()
+    made = []
+    for destination in destinations:
+        if destination.kind not in MESSAGE_DESTINATIONS or kind not in destination.send:
+            continue
+        messages.supersede(session, message, destination.name)
+        told = messages.told_before(session, study.id, destination.name, kind)
+        news = announcements.worth_telling(level, ordered, told_before=told)
+        if kind is Kind.REPORT or news or not destination.only_raised:
+            silent = withheld or destination.shadow
+            made.append(messages.add(session, message, destination.name, now, shadow=silent))
+    session.flush()
     return made
 
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.delivery.channels import Channel
+from agent.delivery.channels import Channel, MessageChannel
 from agent.delivery.channels.dicom import DicomChannel
 from agent.delivery.channels.dicomweb import DicomWebChannel
+from agent.delivery.channels.hl7 import Hl7Channel
 from agent.settings import Destination
 
 #: kind of a destination -> how a channel is made from (destination, our AE title)
 CHANNELS: Mapping[str, Callable[[Destination, str], Channel]] = {
     "dicom": DicomChannel,
     "dicomweb": lambda destination, _calling_ae: DicomWebChannel.of(destination),
+}
+
+#: as `CHANNELS`, of destinations that are told (`settings.MESSAGE_DESTINATIONS`)
+MESSAGE_CHANNELS: Mapping[str, Callable[[Destination], MessageChannel]] = {
+    "hl7": Hl7Channel,
 }
 
 
@@ -27,16 +33,30 @@ class Route:
         shadow: send nothing, also not what was enqueued before shadow mode was switched on.
     """
 
-    channel: Channel
+    channel: Channel | MessageChannel
     check_identity: bool = True
     shadow: bool = False
 
 
 def channel(destination: Destination, calling_ae: str) -> Channel:
-    """The channel for one destination; opens nothing yet."""
+    """The channel for one destination that is sent objects; opens nothing yet."""
     return CHANNELS[destination.kind](destination, calling_ae)
+
+
+def message_channel(destination: Destination) -> MessageChannel:
+    """The channel for one destination that is told; opens nothing yet."""
+    return MESSAGE_CHANNELS[destination.kind](destination)
+
+
+def any_channel(destination: Destination, calling_ae: str) -> Channel | MessageChannel:
+    """The channel for one destination of whatever kind; opens nothing yet."""
+    if destination.kind in MESSAGE_CHANNELS:
+        return message_channel(destination)
+    return channel(destination, calling_ae)
 
 
 def routes(destinations: Sequence[Destination], calling_ae: str) -> dict[str, Route]:
     """Destination name -> route, for all that are configured."""
-    return {d.name: Route(channel(d, calling_ae), d.check_identity, d.shadow) for d in destinations}
+    return {
+        d.name: Route(any_channel(d, calling_ae), d.check_identity, d.shadow) for d in destinations
+    }

@@ -12,13 +12,16 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from agent import faults, retry
 from agent.clock import Clock, utc_now
-from agent.delivery import identity
+from agent.delivery import announcements, identity
+from agent.delivery.announcements import Announcement, FindDraft
+from agent.delivery.channels import Channel, MessageChannel
 from agent.delivery.identity import Identity
 from agent.delivery.outbox import WHO
 from agent.delivery.registry import Route
 from agent.errors import DeliveryError
 from agent.retry import GiveUp, RetryAt
 from agent.settings import DeliverySettings
+from db.engine import reading
 from db.models import Delivery, Study
 from db.queries import delivery_claims, outbox, studies
 from db.queries.delivery_claims import ClaimedDelivery
@@ -46,6 +49,7 @@ class Outbox:
         owner: names this node in leases; give `release_all_of` the same at start.
         observe: told of every outcome, for metrics.
         poll_s: how often idle threads look; `wake` makes them look at once.
+        find_draft: where the draft of a study is, for those who are told of it.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Outbox:
         owner: str = "outbox",
         observe: Observe = lambda _destination, _kind, _outcome: None,
         poll_s: float = 1.0,
+        find_draft: FindDraft = announcements.no_draft,
     ) -> None:
         self._sessions = sessions
         self._routes = dict(routes)
@@ -68,6 +73,7 @@ class Outbox:
         self._owner = owner
         self._observe = observe
         self._poll_s = poll_s
+        self._find_draft = find_draft
         self._stop = threading.Event()
         self._work = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -142,6 +148,11 @@ class Outbox:
                 "add it again and retry the delivery",
                 permanent=True,
             )
+        if claimed.kind in announcements.KINDS:
+            self._announce(claimed, route.channel)
+            return
+        if not isinstance(route.channel, Channel):
+            raise _wrong_kind(claimed)
         path = self._results_dir / claimed.path
         result = identity.of_file(path, claimed.subject)
         identity.check_record(result, _record_identity(claimed))
@@ -150,6 +161,18 @@ class Outbox:
             if held is not None:
                 identity.check_held(result, held, claimed.destination)
         route.channel.send(path)
+
+    def _announce(self, claimed: ClaimedDelivery, channel: Channel | MessageChannel) -> None:
+        if not isinstance(channel, MessageChannel):
+            raise _wrong_kind(claimed)
+        announcement = self._announcement(claimed)
+        identity.check_record(announcement.identity, announcement.study.identity)
+        channel.announce(announcement)
+
+    def _announcement(self, claimed: ClaimedDelivery) -> Announcement:
+        with reading(self._sessions) as session:
+            row = session.get_one(Delivery, claimed.id)
+            return announcements.build(session, row, self._find_draft)
 
     def _failed(self, claimed: ClaimedDelivery, error: Exception) -> None:
         now = self._clock()
@@ -246,6 +269,14 @@ def _later(
     row.last_error = why
     if unreachable:
         delivery_claims.defer(session, row.destination, again.at)
+
+
+def _wrong_kind(claimed: ClaimedDelivery) -> DeliveryError:
+    return DeliveryError(
+        f"destination {claimed.destination} is of another kind than when this {claimed.kind} was "
+        "put in; configure the old kind under this name again, or leave the delivery dead",
+        permanent=True,
+    )
 
 
 def _record_identity(claimed: ClaimedDelivery) -> Identity:

@@ -22,9 +22,11 @@ class Delivery(Base):
     destination: Mapped[str] = mapped_column(String(64))
     """Name of a ``[[destinations]]`` entry."""
     kind: Mapped[str] = mapped_column(String(16))
-    """``sr``, ``seg``, ``pm``, ``sc`` or ``priority``."""
+    """An object (``sr``, ``seg``, ``pm``, ``sc``) or a message (``priority``, ``report``)."""
     subject: Mapped[str] = mapped_column(String(128))
-    """SOP Instance UID of the object, or the message control id of a priority update."""
+    """SOP Instance UID of the object, or the control id of the message."""
+    identity: Mapped[str] = mapped_column(Text, default="", server_default="")
+    """Of a message: whose study it was when it was put in, as JSON; objects carry their own."""
     result_id: Mapped[int | None] = mapped_column(ForeignKey("result.id"), default=None)
     state: Mapped[str] = mapped_column(String(16), default=DeliveryState.PENDING)
     attempts: Mapped[int] = mapped_column(default=0)
@@ -33,6 +35,14 @@ class Delivery(Base):
     lease_until: Mapped[dt.datetime | None] = mapped_column(default=None)
     last_error: Mapped[str] = mapped_column(Text, default="")
     created_at: Mapped[dt.datetime]
+    sent_at: Mapped[dt.datetime | None] = mapped_column(default=None)
+    """When the destination answered success (the last time, if it had to be sent again)."""
+    committed_at: Mapped[dt.datetime | None] = mapped_column(default=None)
+    """When it committed itself to keep the object; None without storage commitment."""
+    seen_at: Mapped[dt.datetime | None] = mapped_column(default=None)
+    """When it was read back under the right identity; None without read-back."""
+    proof_attempts: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Times commitment or read-back were asked for since it was sent."""
     delivered_at: Mapped[dt.datetime | None] = mapped_column(default=None)
 
     __table_args__ = (

@@ -12,10 +12,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from db.models import Analysis, Delivery, Result, Study
-from db.states import OPEN_DELIVERIES, DeliveryState
+from db.states import UNSENT_DELIVERIES, DeliveryState
 
 #: Sent first to each destination: routing rules of a PACS read it (the rest follows in this order).
 ORDER = ("sr", "seg", "pm", "sc")
+#: Kinds without an object behind them; they wait for no report, and one at a time for each other.
+MESSAGES = ("priority", "report")
 #: The other objects of an analysis stop waiting for its report after this many failed attempts, so
 #: that a class one destination cannot take now does not hold back what it can.
 ORDER_PATIENCE = 3
@@ -64,6 +66,23 @@ def claim(
             attempts=row.attempts + 1,
         ):
             return _claimed(session, row.id, owner)
+
+
+def renew(
+    session: Session, claimed: ClaimedDelivery, *, lease: dt.timedelta, now: dt.datetime
+) -> bool:
+    """Prolong our lease while a long send goes on; False when it is no longer ours."""
+    result = session.execute(
+        sa.update(Delivery)
+        .where(
+            Delivery.id == claimed.id,
+            Delivery.state == DeliveryState.SENDING,
+            Delivery.lease_owner == claimed.owner,
+            Delivery.attempts == claimed.attempts,
+        )
+        .values(lease_until=now + lease)
+    )
+    return _rowcount(result) == 1
 
 
 def owned(session: Session, claimed: ClaimedDelivery) -> Delivery | None:
@@ -121,7 +140,7 @@ def _due(now: dt.datetime) -> sa.Select[Delivery]:
     return (
         sa.select(Delivery)
         .join(Study, Study.id == Delivery.study_id)
-        .where(due, ~_waits_for_report())
+        .where(due, ~_waits_for_report(), ~_waits_for_older_message(now))
         .order_by(Study.priority_rank, rank, Delivery.next_attempt_at, Delivery.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=Delivery)
@@ -131,13 +150,29 @@ def _due(now: dt.datetime) -> sa.Select[Delivery]:
 def _waits_for_report() -> sa.ColumnElement[bool]:
     report = aliased(Delivery)
     return sa.and_(
-        Delivery.kind != ORDER[0],
+        Delivery.kind.not_in((ORDER[0], *MESSAGES)),
         sa.exists().where(
             report.analysis_id == Delivery.analysis_id,
             report.destination == Delivery.destination,
             report.kind == ORDER[0],
-            report.state.in_(OPEN_DELIVERIES),
+            report.state.in_(UNSENT_DELIVERIES),
             report.attempts < ORDER_PATIENCE,
+        ),
+    )
+
+
+def _waits_for_older_message(now: dt.datetime) -> sa.ColumnElement[bool]:
+    # news of one study arrives in its order: what is in hand may carry yesterday's level
+    older = aliased(Delivery)
+    return sa.and_(
+        Delivery.kind.in_(MESSAGES),
+        sa.exists().where(
+            older.study_id == Delivery.study_id,
+            older.destination == Delivery.destination,
+            older.kind == Delivery.kind,
+            older.id != Delivery.id,
+            older.state == DeliveryState.SENDING,
+            older.lease_until > now,
         ),
     )
 

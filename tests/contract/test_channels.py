@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from agent.delivery import registry
 from agent.delivery.channels import Channel
 from agent.demo.pacs import EmbeddedPacs
-from agent.settings import Destination
+from agent.settings import MESSAGE_DESTINATIONS, Destination
 from dicom_nodes.errors import NodeError
 
 OUT_OF_RESOURCES, CLASS_NOT_SUPPORTED = 0xA700, 0x0122
@@ -248,4 +248,5 @@ def test_check_returns_when_the_destination_answers(channel: Channel) -> None:
 def test_every_kind_a_destination_may_have_is_registered() -> None:
     """The configuration allows exactly what can be spoken to, and all of it is tested here."""
     allowed = set(Destination.model_json_schema()["properties"]["kind"]["enum"])
-    assert set(registry.CHANNELS) == set(PEERS) == allowed
+    assert set(registry.CHANNELS) == set(PEERS) == allowed - MESSAGE_DESTINATIONS
+    assert set(registry.MESSAGE_CHANNELS) == MESSAGE_DESTINATIONS
