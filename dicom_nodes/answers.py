@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dicom_nodes.errors import NodeError, PeerBusy, PeerRefused
@@ -76,6 +77,19 @@ class HeldStudy:
     patient_id: str | None
     issuer_of_patient_id: str | None
     accession_number: str | None
+
+
+@dataclass(frozen=True)
+class HeldObjects:
+    """What a peer holds of some series of a study.
+
+    Attributes:
+        study: under whose identity it holds the study; None = it does not hold it.
+        instances: SOP Instance UID -> Study Instance UID as answered (None = it did not say).
+    """
+
+    study: HeldStudy | None
+    instances: Mapping[str, str | None]
 
 
 def store_outcome(sop_instance_uid: str, status: int, peer: str) -> StoreOutcome:

@@ -1,6 +1,7 @@
 """All tables, imported in one place so that `Base.metadata` is complete."""
 
 from db.models.analysis import Analysis
+from db.models.arrival import AvailabilityNotice, CommitmentTransaction, PerformedStep
 from db.models.delivery import Delivery
 from db.models.draft import Draft
 from db.models.event import Event
@@ -11,12 +12,15 @@ from db.models.study import Instance, Series, Study
 
 __all__ = [
     "Analysis",
+    "AvailabilityNotice",
+    "CommitmentTransaction",
     "Delivery",
     "Draft",
     "Event",
     "Hl7Message",
     "Instance",
     "Order",
+    "PerformedStep",
     "ReadingFeedback",
     "Result",
     "Series",

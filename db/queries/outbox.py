@@ -117,6 +117,8 @@ def revive(session: Session, row: Delivery, now: dt.datetime) -> None:
     row.attempts = 0
     row.next_attempt_at = row.created_at = now
     row.lease_owner = row.lease_until = None
+    row.sent_at = row.committed_at = row.seen_at = None
+    row.proof_attempts = 0
 
 
 def dead(session: Session, destination: str | None = None) -> Sequence[Delivery]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from dicom_nodes.errors import NodeConfigError, NodeError, PeerRefused, PeerUnavailable
@@ -41,8 +42,20 @@ _REJECTIONS = {
 
 
 @contextmanager
-def associate(node: Node, contexts: Sequence[PresentationContext]) -> Iterator[Association]:
+def associate(
+    node: Node,
+    contexts: Sequence[PresentationContext],
+    *,
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
+    evt_handlers: Sequence[tuple[Any, Callable[..., Any]]] = (),
+) -> Iterator[Association]:
     """Open an association for the length of a block.
+
+    Args:
+        node: whom to call.
+        contexts: what to propose.
+        roles: role selection, for services in which we are the provider.
+        evt_handlers: pynetdicom event handlers, for requests the peer makes on the association.
 
     Raises:
         PeerUnavailable: no connection, no answer, or the association was rejected. A rejection is
@@ -55,7 +68,7 @@ def associate(node: Node, contexts: Sequence[PresentationContext]) -> Iterator[A
         )
     sockets: list[socket.socket] = []
     try:
-        association = _request(node, contexts, sockets)
+        association = _request(node, contexts, sockets, roles, evt_handlers)
         if not association.is_established:
             raise _why_not(association, node)
         try:
@@ -83,7 +96,11 @@ def broken(node: Node) -> PeerUnavailable:
 
 
 def _request(
-    node: Node, contexts: Sequence[PresentationContext], sockets: list[socket.socket]
+    node: Node,
+    contexts: Sequence[PresentationContext],
+    sockets: list[socket.socket],
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation],
+    evt_handlers: Sequence[tuple[Any, Callable[..., Any]]],
 ) -> Association:
     entity = AE(ae_title=node.calling_ae)
     entity.maximum_pdu_size = node.max_pdu
@@ -99,7 +116,9 @@ def _request(
             ae_title=node.ae_title,
             max_pdu=node.max_pdu,
             tls_args=(node.tls, node.host) if node.tls else None,
+            ext_neg=list(roles),
             evt_handlers=[
+                *evt_handlers,
                 (evt.EVT_ACSE_SENT, _keep_socket, [sockets]),
                 (evt.EVT_CONN_OPEN, _tune, [sockets, node.timeout_s]),
             ],

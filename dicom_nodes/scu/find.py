@@ -6,10 +6,11 @@ from collections.abc import Collection
 
 from pydicom.dataset import Dataset
 from pynetdicom import build_context
+from pynetdicom.association import Association
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
 from dicom_nodes import answers
-from dicom_nodes.answers import HeldStudy, text
+from dicom_nodes.answers import HeldObjects, HeldStudy, text
 from dicom_nodes.node import Node
 from dicom_nodes.scu.association import associate, broken, where
 
@@ -23,18 +24,8 @@ def find(node: Node, query: Dataset) -> list[Dataset]:
     Raises:
         NodeError: unavailable, refused, or a failure status.
     """
-    matches = []
     with associate(node, [_CONTEXT]) as association:
-        responses = association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind)
-        for status, identifier in responses:
-            if "Status" not in status:
-                raise broken(node)
-            error = answers.error_of(_settled(status), f"{where(node)}: C-FIND failed")
-            if error:
-                raise error
-            if identifier is not None:
-                matches.append(identifier)
-    return matches
+        return _ask(node, association, query)
 
 
 def find_studies(node: Node, query: Dataset | None = None, **keys: str) -> list[Dataset]:
@@ -93,14 +84,30 @@ def held_study(node: Node, study_uid: str) -> HeldStudy | None:
     Raises:
         NodeError: as `find`.
     """
-    query = _identifier(
-        "STUDY",
-        StudyInstanceUID=study_uid,
-        PatientID="",
-        IssuerOfPatientID="",
-        AccessionNumber="",
-    )
-    return pick_held(find(node, query), study_uid)
+    return pick_held(find(node, _identity_query(study_uid)), study_uid)
+
+
+def held_objects(node: Node, study_uid: str, series_uids: Collection[str]) -> HeldObjects:
+    """Read back, over one association: whose study the peer holds, and what of these series.
+
+    Raises:
+        NodeError: as `find`.
+    """
+    instances: dict[str, str | None] = {}
+    with associate(node, [_CONTEXT]) as association:
+        held = pick_held(_ask(node, association, _identity_query(study_uid)), study_uid)
+        for series_uid in series_uids:
+            query = _identifier(
+                "IMAGE",
+                StudyInstanceUID=study_uid,
+                SeriesInstanceUID=series_uid,
+                SOPInstanceUID="",
+            )
+            for match in _ask(node, association, query):
+                sop_uid = text(match.get("SOPInstanceUID"))
+                if sop_uid:
+                    instances[sop_uid] = text(match.get("StudyInstanceUID")) or None
+    return HeldObjects(held, instances)
 
 
 def pick_held(matches: list[Dataset], study_uid: str) -> HeldStudy | None:
@@ -132,6 +139,30 @@ def number(match: Dataset, keyword: str) -> int | None:
     """An integer element of a match; None when absent or empty."""
     value = match.get(keyword)
     return None if value in {None, ""} else int(value)
+
+
+def _ask(node: Node, association: Association, query: Dataset) -> list[Dataset]:
+    matches = []
+    responses = association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind)
+    for status, identifier in responses:
+        if "Status" not in status:
+            raise broken(node)
+        error = answers.error_of(_settled(status), f"{where(node)}: C-FIND failed")
+        if error:
+            raise error
+        if identifier is not None:
+            matches.append(identifier)
+    return matches
+
+
+def _identity_query(study_uid: str) -> Dataset:
+    return _identifier(
+        "STUDY",
+        StudyInstanceUID=study_uid,
+        PatientID="",
+        IssuerOfPatientID="",
+        AccessionNumber="",
+    )
 
 
 def _settled(status: Dataset) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from dicom_nodes.answers import HeldStudy, text
+from dicom_nodes.answers import HeldObjects, HeldStudy, text
 from dicom_nodes.errors import PeerRefused
 from dicom_nodes.web.peer import DicomWebPeer, connect
 
@@ -59,6 +59,26 @@ def held_study(peer: DicomWebPeer, study_uid: str) -> HeldStudy | None:
     if study is None:
         return None
     return HeldStudy(*(text(study.get(keyword)) for keyword in _IDENTITY))
+
+
+def held_objects(peer: DicomWebPeer, study_uid: str, series_uids: Collection[str]) -> HeldObjects:
+    """Read back: whose study the server holds, and what of these series.
+
+    Raises:
+        NodeError: the query failed.
+    """
+    instances: dict[str, str | None] = {}
+    held = held_study(peer, study_uid)
+    with connect(peer) as client:
+        for series_uid in series_uids if held is not None else ():
+            found = client.search_for_instances(
+                study_uid, series_uid, fields=["StudyInstanceUID"], get_remaining=False
+            )
+            for match in _datasets(peer, found):
+                sop_uid = text(match.get("SOPInstanceUID"))
+                if sop_uid:
+                    instances[sop_uid] = text(match.get("StudyInstanceUID")) or None
+    return HeldObjects(held, instances)
 
 
 def probe(peer: DicomWebPeer) -> None:
