@@ -56,7 +56,8 @@ class Patches:
     def coords(self) -> npt.NDArray[np.int64]:
         """int64 [N, 3]: first voxel (z, y, x) of every token."""
         places = np.indices(self.grid, dtype=np.int64).reshape(3, -1).T
-        return places * np.array(self.side)
+        coords: npt.NDArray[np.int64] = places * np.array(self.side)
+        return coords
 
     def gather(self, numbers: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.float32]:
         """float32 [n, *side]: the tokens of these numbers (all), scaled to a maximum of 1."""

@@ -56,7 +56,8 @@ class PrimaSeries:
     @property
     def grid_coords(self) -> Indices:
         """int64 [M, 3]: place (z, y, x) of every kept token in the grid of tokens."""
-        return self.coords // np.array(self.patches.side)
+        places: Indices = self.coords // np.array(self.patches.side)
+        return places
 
     @cached_property
     def distinct(self) -> tuple[Indices, Indices]:
