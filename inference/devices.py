@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inference.errors import DeviceError
+from inference.errors import DeviceError, OutOfMemoryError
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +50,15 @@ def release_memory(device: torch.device) -> None:
 
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: accelerators raise errors of their own, the CPU's allocator words."""
+    import torch
+
+    if isinstance(error, (OutOfMemoryError, MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def is_broken(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""Owns the device and the loaded packs: studies go in, findings come out, one at a time."""
+"""Owns the device and the loaded packs: studies go in, findings come out, alone or together."""
 
 from __future__ import annotations
 
@@ -8,20 +8,32 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from inference import devices, packs, registry
-from inference.errors import DeviceError, InferenceError, OutOfMemoryError, PackError
+from inference.errors import (
+    DeviceError,
+    InferenceError,
+    NotAvailableError,
+    OutOfMemoryError,
+    PackError,
+)
 from inference.findings import Findings, Status
 from inference.study import StudyInput
+
+if TYPE_CHECKING:
+    from inference.report.tokens import VisualTokens
 
 log = structlog.get_logger(__name__)
 
 Progress = Callable[[str], None]
 SMALLER = (1.0, 0.25)
 """Shares of the usual batch to try before a study is too large for the device."""
+
+
+TOO_LARGE = "the study does not fit the device's memory"
 
 
 @dataclass(frozen=True)
@@ -73,8 +85,57 @@ class Engine:
             model = self._load(pack, progress)
             loaded_s = time.monotonic() - started
             findings = self._attempts(study, pack, model, progress)
-        timings = {**findings.timings_s, "load": round(loaded_s, 3)}
-        timings["total"] = round(time.monotonic() - started, 3)
+            total_s = time.monotonic() - started
+        return self._timed(findings, loaded_s, total_s)
+
+    def analyse_many(
+        self, studies: Sequence[StudyInput], pack_name: str, progress: Progress | None = None
+    ) -> list[Findings]:
+        """Analyse several studies, in shared passes where the family can; findings in order.
+
+        Each study gets what it would get alone, within float rounding. One that cannot be analysed
+        gets a result that says why, and costs the others nothing but time.
+
+        Raises:
+            PackError: the pack is missing, altered or does not fit its own description.
+            DeviceError: the device failed; a restarted process may succeed.
+        """
+        pack = self.pack(pack_name)
+        started = time.monotonic()
+        with self._lock:
+            model = self._load(pack, progress)
+            loaded_s = time.monotonic() - started
+            found = self._together(studies, pack, model, progress)
+        return [self._timed(one, loaded_s, loaded_s + sum(one.timings_s.values())) for one in found]
+
+    def visual_tokens(
+        self, study: StudyInput, pack_name: str, progress: Progress | None = None
+    ) -> VisualTokens:
+        """What a drafting language model is shown of a study; for packs with a [report] section.
+
+        Raises:
+            NotAvailableError: this installation cannot make them.
+            OutOfMemoryError: the study does not fit the device's memory.
+            InferenceError: the pack drafts no reports, or nothing of the study can be read.
+        """
+        pack = self.pack(pack_name)
+        make = _visual_tokens()
+        with self._lock:
+            model = self._load(pack, progress)
+            for scale in SMALLER:
+                try:
+                    tokens: VisualTokens = make(study, model, self._device, progress, scale)
+                except Exception as error:
+                    if not devices.is_out_of_memory(error):
+                        raise
+                    devices.release_memory(self._device)
+                    log.warning("visual_tokens_out_of_memory", share=scale)
+                else:
+                    return tokens
+        raise OutOfMemoryError(TOO_LARGE)
+
+    def _timed(self, findings: Findings, loaded_s: float, total_s: float) -> Findings:
+        timings = {**findings.timings_s, "load": round(loaded_s, 3), "total": round(total_s, 3)}
         return replace(findings, timings_s=timings, device=devices.describe(self._device))
 
     def _load(self, pack: Pack, progress: Progress | None) -> Any:
@@ -89,6 +150,41 @@ class Engine:
             log.info("pack_loaded", pack=name, version=pack.manifest.version)
         return self._loaded[name]
 
+    def _together(
+        self, studies: Sequence[StudyInput], pack: Pack, model: Any, progress: Progress | None
+    ) -> list[Findings]:
+        """One outcome a study; memory that ran out is tried again for the study alone."""
+        target = registry.family(pack.manifest.family).analyse_many
+        if not target or len(studies) < 2:
+            return [self._attempts(study, pack, model, progress) for study in studies]
+        try:
+            outcomes = registry.resolve(target)(studies, model, self._device, progress, 1.0)
+        except (PackError, DeviceError):
+            raise
+        except Exception as error:  # noqa: BLE001  the edge, as in `_attempts`: each study alone
+            _refuse_broken(error)
+            log.error("analysis_of_many_failed", error=type(error).__name__, at=_place(error))
+            outcomes = [MemoryError()] * len(studies)
+        return [
+            self._settle(study, outcome, pack, model, progress)
+            for study, outcome in zip(studies, outcomes, strict=True)
+        ]
+
+    def _settle(
+        self,
+        study: StudyInput,
+        outcome: Findings | Exception,
+        pack: Pack,
+        model: Any,
+        progress: Progress | None,
+    ) -> Findings:
+        if isinstance(outcome, Findings):
+            return outcome
+        if devices.is_out_of_memory(outcome):
+            devices.release_memory(self._device)
+            return self._attempts(study, pack, model, progress)
+        return _failure(study, pack, outcome)
+
     def _attempts(
         self, study: StudyInput, pack: Pack, model: Any, progress: Progress | None
     ) -> Findings:
@@ -96,24 +192,15 @@ class Engine:
         for scale in SMALLER:
             try:
                 result: Findings = analyse(study, model, self._device, progress, scale)
-            except (OutOfMemoryError, MemoryError):
+            except Exception as error:  # noqa: BLE001
+                # The edge: whatever one study provokes must not end the process that serves all.
+                if not devices.is_out_of_memory(error):
+                    return _failure(study, pack, error)
                 devices.release_memory(self._device)
                 log.warning("analysis_out_of_memory", share=scale)
-            except (PackError, DeviceError):
-                raise
-            except InferenceError as error:
-                return _failed(study, pack, str(error))
-            except Exception as error:
-                # The edge: whatever one study provokes must not end the process that serves all.
-                if devices.is_broken(error):
-                    raise DeviceError(
-                        "the GPU failed during the analysis; restart the process, then the driver"
-                    ) from error
-                log.error("analysis_failed", error=type(error).__name__, at=_place(error))
-                return _failed(study, pack, f"unexpected {type(error).__name__} in the model")
             else:
                 return result
-        return _failed(study, pack, "the study does not fit the device's memory")
+        return _failed(study, pack, TOO_LARGE)
 
 
 def _read_packs(directories: Sequence[Path]) -> dict[str, Pack]:
@@ -125,6 +212,33 @@ def _read_packs(directories: Sequence[Path]) -> dict[str, Pack]:
             raise PackError(f"two packs are named {manifest.name!r}; configure one of them")
         found[manifest.name] = Pack(directory, manifest)
     return found
+
+
+def _visual_tokens() -> Callable[..., Any]:
+    try:
+        return registry.resolve(registry.VISUAL_TOKENS)
+    except (ImportError, AttributeError) as error:
+        raise NotAvailableError(
+            "visual tokens: this version cannot make them; reports are drafted from findings"
+        ) from error
+
+
+def _failure(study: StudyInput, pack: Pack, error: Exception) -> Findings:
+    """The result of a study whose analysis raised; what is not the study's fault is raised."""
+    if isinstance(error, (PackError, DeviceError)):
+        raise error
+    if isinstance(error, InferenceError):
+        return _failed(study, pack, str(error))
+    _refuse_broken(error)
+    log.error("analysis_failed", error=type(error).__name__, at=_place(error))
+    return _failed(study, pack, f"unexpected {type(error).__name__} in the model")
+
+
+def _refuse_broken(error: Exception) -> None:
+    if devices.is_broken(error):
+        raise DeviceError(
+            "the GPU failed during the analysis; restart the process, then the driver"
+        ) from error
 
 
 def _place(error: Exception) -> str:

@@ -18,18 +18,25 @@ class Family:
         load: (directory, manifest, device) -> loaded pack; raises PackError.
         analyse: (study, loaded pack, device, progress, scale) -> Findings; `scale` below 1 asks
             for less memory at a time.
+        analyse_many: (studies, loaded pack, device, progress, scale) -> list of Findings, or of the
+            exception of a study that failed; empty where the family analyses one at a time.
     """
 
     load: str
     analyse: str
+    analyse_many: str = ""
 
 
 FAMILIES = {
     "neurovfm": Family(
         load="inference.neurovfm.loading:load",
         analyse="inference.neurovfm.analyse:analyse",
+        analyse_many="inference.neurovfm.analyse:analyse_many",
     ),
 }
+
+VISUAL_TOKENS = "inference.report.tokens:visual_tokens"
+"""(study, loaded pack, device, progress, scale) -> VisualTokens, for packs that draft reports."""
 
 
 def family(name: str) -> Family:

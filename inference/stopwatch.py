@@ -17,3 +17,7 @@ class Stopwatch:
         now = time.monotonic()
         self.laps[name] = round(now - self._last, 3)
         self._last = now
+
+    def restart(self) -> None:
+        """Leave out what passed since the last step: it is not this analysis' own."""
+        self._last = time.monotonic()

@@ -1,41 +1,51 @@
-"""One study through a NeuroVFM pack: volumes, tokens, embeddings, probabilities, places."""
+"""Studies through a NeuroVFM pack: volumes, tokens, embeddings, probabilities, places.
+
+Several studies share the encoder's passes: attention never crosses series, so their series lie end
+to end up to the token budget, and each study's head reads its own part of the embeddings.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
+import structlog
 import torch
 from torch import Tensor
 
-from inference.errors import OutOfMemoryError, VolumeError
+from inference import devices
+from inference.errors import OutOfMemoryError, PackError
 from inference.explain import grounding
-from inference.findings import Finding, Findings, Grounding, SeriesReport, Status
+from inference.findings import Finding, Findings, Grounding, Status
 from inference.neurovfm import batching, weights
+from inference.neurovfm.gathering import Gathered, gather
 from inference.neurovfm.heads import HeadOutput
 from inference.neurovfm.loading import LoadedPack
-from inference.neurovfm.preprocess import PreparedVolume, preprocess_volume
 from inference.packs import Head, Label
 from inference.stopwatch import Stopwatch
-from inference.study import SeriesInput, StudyInput
-from inference.volumes import SeriesVolumes, Volume, read_series
-from inference.volumes.model_grid import model_grid
+from inference.study import StudyInput
+
+log = structlog.get_logger(__name__)
 
 Progress = Callable[[str], None]
+Outcome = Findings | Exception
+T = TypeVar("T")
 NEAR = 0.5
 """Findings from this share of their threshold on are grounded too: a reader may want to look."""
 
 
 @dataclass(eq=False)
-class _Gathered:
-    """What the series of a study gave, in order."""
+class _Read:
+    """A study that has something to analyse, between reading and encoding."""
 
-    volumes: list[PreparedVolume] = field(default_factory=list)
-    sources: list[grounding.Source] = field(default_factory=list)
-    reports: list[SeriesReport] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    """Why eligible series are not, or not wholly, part of the answer."""
+    index: int
+    study: StudyInput
+    head: Head
+    gathered: Gathered
+    clock: Stopwatch
 
 
 def analyse(
@@ -58,104 +68,158 @@ def analyse(
         OutOfMemoryError: not even the smallest batch fits.
     """
     tell = progress or (lambda _: None)
+    found = _read(0, study, pack, tell)
+    if isinstance(found, Findings):
+        return found
+    tell(f"analysing {found.gathered.token_count} tokens")
+    (findings,) = _answer([found], pack, device, scale)
+    return findings
+
+
+def analyse_many(
+    studies: Sequence[StudyInput],
+    pack: LoadedPack,
+    device: torch.device,
+    progress: Progress | None = None,
+    scale: float = 1.0,
+) -> list[Outcome]:
+    """Analyse studies in shared encoder passes; one outcome a study, in order.
+
+    Studies are read until their tokens fill the budget, then encoded and let go, so memory follows
+    the budget and not the number of studies. A study that cannot be analysed has its exception as
+    outcome and costs the others nothing.
+
+    Raises:
+        PackError: the pack itself is at fault.
+        Exception: the device is broken (`devices.is_broken`).
+    """
+    tell = progress or (lambda _: None)
+    outcomes: dict[int, Outcome] = {}
+    waiting: list[_Read] = []
+    for index, study in enumerate(studies):
+        tell(f"reading study {index + 1} of {len(studies)}")
+        found = _guarded(partial(_read, index, study, pack, tell))
+        if not isinstance(found, _Read):
+            outcomes[index] = found
+            continue
+        waiting.append(found)
+        if sum(one.gathered.token_count for one in waiting) >= _budget(device, scale):
+            outcomes |= _together(waiting, pack, device, tell, scale)
+            waiting = []
+    outcomes |= _together(waiting, pack, device, tell, scale)
+    return [outcomes[index] for index in range(len(studies))]
+
+
+def _read(index: int, study: StudyInput, pack: LoadedPack, tell: Progress) -> _Read | Findings:
+    """A study as tokens, or why there are none."""
     head = pack.manifest.head_for(study.modality)
     if head is None:
-        return _not_attempted(study, pack, _Gathered(), f"the pack does not read {study.modality}")
+        reason = f"the pack does not read {study.modality}"
+        return _not_attempted(study, pack, Gathered(), reason)
     clock = Stopwatch()
-    gathered = _gather(study, pack, tell)
+    gathered = gather(study, pack, tell)
     clock.lap("read")
     if not gathered.volumes:
-        return _not_attempted(study, pack, gathered, _why_nothing(gathered))
-    tell(f"analysing {sum(v.token_count for v in gathered.volumes)} tokens")
-    output = _run(pack, head, gathered, device, scale)
-    clock.lap("encode")
-    findings = _findings(pack, head, gathered, output)
-    clock.lap("grounding")
+        return _not_attempted(study, pack, gathered, gathered.why_nothing)
+    return _Read(index, study, head, gathered, clock)
+
+
+def _together(
+    reads: Sequence[_Read], pack: LoadedPack, device: torch.device, tell: Progress, scale: float
+) -> dict[int, Outcome]:
+    """Answers of studies encoded together; where that fails, each alone, so one fails alone."""
+    if not reads:
+        return {}
+    tokens = sum(one.gathered.token_count for one in reads)
+    tell(f"analysing {tokens} tokens of {len(reads)} studies")
+    found = _guarded(partial(_answer, reads, pack, device, scale))
+    if not isinstance(found, Exception):
+        return {one.index: findings for one, findings in zip(reads, found, strict=True)}
+    if len(reads) == 1:
+        return {reads[0].index: found}
+    log.warning("studies_analysed_singly", count=len(reads), error=type(found).__name__)
+    devices.release_memory(device)
+    singly: dict[int, Outcome] = {}
+    for one in reads:
+        singly |= _together([one], pack, device, tell, scale)
+    return singly
+
+
+def _guarded(work: Callable[[], T]) -> T | Exception:
+    """What `work` gives, or the error that concerns this piece of work only."""
+    try:
+        return work()
+    except PackError:
+        raise
+    except Exception as error:
+        if devices.is_broken(error):
+            raise
+        return error
+
+
+def _answer(
+    reads: Sequence[_Read], pack: LoadedPack, device: torch.device, scale: float
+) -> list[Findings]:
+    """Encode the series of all studies, then read each study with its head."""
+    encoding = Stopwatch()
+    embedded = _embed(reads, pack, device, scale)
+    encoding.lap("encode")
+    sizes = [one.gathered.token_count for one in reads]
+    found = []
+    for one, tokens, size in zip(reads, torch.split(embedded, sizes), sizes, strict=True):
+        one.clock.restart()
+        output = _classify(pack, one.head, tokens, device)
+        findings = _findings(pack, one.head, one.gathered, output)
+        one.clock.lap("grounding")
+        share = encoding.laps["encode"] * size / max(sum(sizes), 1)
+        found.append(_whole(one, pack, findings, share, device))
+    return found
+
+
+def _whole(
+    one: _Read,
+    pack: LoadedPack,
+    findings: tuple[Finding, ...],
+    encode_s: float,
+    device: torch.device,
+) -> Findings:
+    gathered = one.gathered
     return Findings(
-        study_uid=study.study_uid,
+        study_uid=one.study.study_uid,
         status=Status.PARTIAL if gathered.problems else Status.SUCCEEDED,
         pack=pack.manifest.ref,
         findings=findings,
         series=tuple(gathered.reports),
         reason="; ".join(gathered.problems),
-        timings_s=clock.laps,
+        timings_s={**one.clock.laps, "encode": round(encode_s, 3)},
         device=device.type,
     )
 
 
-def _gather(study: StudyInput, pack: LoadedPack, tell: Progress) -> _Gathered:
-    """Read and tokenise series by series; voxels are let go as soon as they are tokens."""
-    gathered = _Gathered()
-    for number, series in enumerate(study.series, start=1):
-        tell(f"reading series {number} of {len(study.series)}")
-        read = read_series(series, modality=study.modality)
-        _take(series, read, pack, gathered)
-    return gathered
-
-
-def _take(series: SeriesInput, read: SeriesVolumes, pack: LoadedPack, gathered: _Gathered) -> None:
-    number = len(gathered.reports) + 1
-    warnings, refusals, slices = list(read.warnings), [], 0
-    for volume in read.volumes:
-        try:
-            prepared = _prepare(volume, pack)
-        except VolumeError as error:
-            refusals.append(f"{volume.label}: {error}" if volume.label else str(error))
-            continue
-        gathered.volumes.append(prepared)
-        gathered.sources.append(grounding.Source.of(series.series_uid, volume))
-        slices += len(volume.frames)
-    used = slices > 0
-    reason = "" if used else read.skipped_reason or "; ".join(dict.fromkeys(refusals))
-    if read.eligible and not used:
-        gathered.problems.append(f"series {number} not read: {reason}")
-    elif read.eligible and (refusals or not read.complete):
-        gathered.problems.append(f"series {number} incomplete: {'; '.join(warnings + refusals)}")
-    gathered.reports.append(
-        SeriesReport(
-            series_uid=series.series_uid,
-            modality=series.modality,
-            description=series.description,
-            used=used,
-            reason=reason,
-            warnings=(*warnings, *(refusals if used else ())),
-            slices=slices,
-        )
-    )
-
-
-def _prepare(volume: Volume, pack: LoadedPack) -> PreparedVolume:
-    grid = model_grid(volume)
-    prepared = preprocess_volume(
-        grid.array, grid.affine, volume.modality, spacing_mm=grid.spacing_mm
-    )
-    position = pack.encoder.model.config.position
-    if position is not None and any(
-        n > limit for n, limit in zip(prepared.grid, position.limits, strict=True)
-    ):
-        raise VolumeError(f"larger than the model's field of {list(position.limits)} tokens")
-    return prepared
+def _budget(device: torch.device, scale: float) -> int:
+    usual = batching.CUDA_TOKEN_BUDGET if device.type == "cuda" else batching.CPU_TOKEN_BUDGET
+    return max(1, int(usual * scale))
 
 
 @torch.inference_mode()
-def _run(
-    pack: LoadedPack, head: Head, gathered: _Gathered, device: torch.device, scale: float
-) -> HeadOutput:
-    """Embeddings of all series within the token budget, then the head over the whole study."""
-    packed = batching.pack([part for volume in gathered.volumes for part in volume.series])
-    usual = batching.CUDA_TOKEN_BUDGET if device.type == "cuda" else batching.CPU_TOKEN_BUDGET
-    amp = device.type == "cuda"
-    embedded = batching.embed(
+def _embed(reads: Sequence[_Read], pack: LoadedPack, device: torch.device, scale: float) -> Tensor:
+    """Embeddings of all series of all studies, within the token budget."""
+    return batching.embed(
         pack.encoder.model,
-        packed,
+        batching.pack([part for one in reads for part in one.gathered.parts]),
         device=device,
         stats=pack.encoder.stats,
-        use_amp=amp,
-        token_budget=max(1, int(usual * scale)),
+        use_amp=device.type == "cuda",
+        token_budget=_budget(device, scale),
     )
+
+
+@torch.inference_mode()
+def _classify(pack: LoadedPack, head: Head, tokens: Tensor, device: torch.device) -> HeadOutput:
+    """The head over the embeddings of one study."""
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-            return _on_host(pack.heads[head.name].model(embedded, torch.tensor([0, len(embedded)])))
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            return _on_host(pack.heads[head.name].model(tokens, torch.tensor([0, len(tokens)])))
     except torch.OutOfMemoryError as error:
         raise OutOfMemoryError(
             "the head does not fit the device's memory beside the study's embeddings"
@@ -174,9 +238,9 @@ def _on_host(output: HeadOutput) -> HeadOutput:
 
 
 def _findings(
-    pack: LoadedPack, head: Head, gathered: _Gathered, output: HeadOutput
+    pack: LoadedPack, head: Head, gathered: Gathered, output: HeadOutput
 ) -> tuple[Finding, ...]:
-    spans = _spans(gathered)
+    spans = gathered.spans
     signs = _signs(pack.heads[head.name], len(head.labels))
     probabilities = output.probabilities[0].tolist()
     found = []
@@ -209,23 +273,6 @@ def _evidence(output: HeadOutput, column: int, sign: float) -> grounding.Vector:
     return grounding.evidence(attention.numpy(), patch, sign)
 
 
-def _spans(gathered: _Gathered) -> list[grounding.TokenSpan]:
-    """Where each volume's tokens stand in the study's sequence."""
-    spans, start = [], 0
-    for volume, source in zip(gathered.volumes, gathered.sources, strict=True):
-        starts = []
-        for part in volume.series:
-            starts.append(start)
-            start += len(part.tokens)
-        first = volume.series[0]
-        spans.append(
-            grounding.TokenSpan(
-                source, first.coords, first.grid, volume.grid_to_patient, tuple(starts)
-            )
-        )
-    return spans
-
-
 def _signs(head: weights.LoadedHead, labels: int) -> Sequence[float]:
     """Sign of the scale that turns a label's token logits into its study logit."""
     scale = getattr(head.model, "output_scale", None)
@@ -236,7 +283,7 @@ def _signs(head: weights.LoadedHead, labels: int) -> Sequence[float]:
 
 
 def _not_attempted(
-    study: StudyInput, pack: LoadedPack, gathered: _Gathered, reason: str
+    study: StudyInput, pack: LoadedPack, gathered: Gathered, reason: str
 ) -> Findings:
     return Findings(
         study_uid=study.study_uid,
@@ -245,8 +292,3 @@ def _not_attempted(
         series=tuple(gathered.reports),
         reason=reason,
     )
-
-
-def _why_nothing(gathered: _Gathered) -> str:
-    reasons = dict.fromkeys(report.reason for report in gathered.reports)
-    return f"no usable series: {'; '.join(reasons)}" if reasons else "the study has no series"

@@ -13,6 +13,7 @@ import structlog
 import torch
 from torch import Tensor
 
+from inference import devices
 from inference.errors import OutOfMemoryError
 from inference.neurovfm.model import VisionTransformer
 from inference.neurovfm.tokens import DEFAULT_STATS, SeriesTokens, Stats, Window, normalise
@@ -81,7 +82,7 @@ def embed(
                 model, packed, (first, last), target, stats=stats, use_amp=use_amp
             )
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not devices.is_out_of_memory(error):
                 raise
             pending += _halves(first, last, error)
     return out
@@ -97,11 +98,6 @@ def plan(lengths: Sequence[int], budget: int) -> Iterator[tuple[int, int]]:
         tokens += length
     if first < len(lengths):
         yield first, len(lengths)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Accelerators raise an error of their own, the CPU's allocator only words."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _halves(first: int, last: int, error: BaseException) -> list[tuple[int, int]]:
