@@ -36,6 +36,9 @@ class VisionTransformer(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
+        #: Position codes rounded to bfloat16, as the reference's cast of a whole findings model
+        #: does to its table; the language model was trained on what that gives.
+        self.rounded_positions = False
         if config.embed_layer == "voxel":
             self.token_embed: nn.Module = VoxelEmbed(config)
         else:
@@ -97,8 +100,8 @@ class VisionTransformer(nn.Module):
             )
         position = self.config.position
         if self.config.embed_layer == "linear":
-            return self._project(_join(tokens, coords, position))
-        return _join(self._project(tokens), coords, position)
+            return self._project(_join(tokens, coords, position, rounded=self.rounded_positions))
+        return _join(self._project(tokens), coords, position, rounded=self.rounded_positions)
 
     def attention_weights(
         self, tokens: Tensor, coords: Tensor, series_cu_seqlens: Tensor, *, series: int
@@ -214,10 +217,11 @@ class Mlp(nn.Module):
         return self.fc2(functional.gelu(self.fc1(x), approximate="tanh"))  # type: ignore[no-any-return]
 
 
-def _join(x: Tensor, coords: Tensor, position: PositionConfig | None) -> Tensor:
+def _join(x: Tensor, coords: Tensor, position: PositionConfig | None, *, rounded: bool) -> Tensor:
     """Position codes beside (concat) or on top of (add) the features."""
     if position is None:
         return x
     check_positions(coords, position.limits)
-    codes = encode_positions_3d(coords, position.channels).to(x.dtype) * position.factor
+    codes = encode_positions_3d(coords, position.channels)
+    codes = (codes.to(torch.bfloat16) if rounded else codes).to(x.dtype) * position.factor
     return torch.cat((x, codes), dim=-1) if position.concat else x + codes

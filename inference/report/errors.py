@@ -13,8 +13,8 @@ class DraftError(InferenceError):
     """
 
 
-class PromptError(DraftError):
-    """The visual tokens, the wording and the language model do not fit one another."""
+class PromptError(DraftError, ValueError):
+    """Visual tokens, wording and language model do not fit (a ValueError, as in the reference)."""
 
 
 class AnswerError(DraftError):

@@ -1,4 +1,4 @@
-"""The prompt around the visual tokens: its wording (data of a pack), its ids and its embeddings."""
+"""The prompt around the visual tokens: its wording, which is data of a pack, and its ids."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ import numpy.typing as npt
 
 from inference.errors import PackError
 from inference.report.errors import PromptError
+from inference.report.vocabulary import Vocabulary
 
 # Shapes: T tokens after splicing, H width of the language model.
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 DEFAULT_STYLE = "prompt_default.json"
+IGNORED = -100
+"""Label of a token that is given, not learned."""
+
+# Chat markup of the Qwen family, which the vision tokens of a style belong to as well.
+TURN, TURN_END = "<|im_start|>{role}\n", "<|im_end|>\n"
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class PromptStyle:
     indication: str
     answer_format: str
     image: str = "<|vision_start|><|image_pad|><|vision_end|>"
-    image_token: str = "<|image_pad|>"
+    image_token: str = "<|image_pad|>"  # noqa: S105 - a token of a vocabulary, no secret
     max_tokens: int = 2048
 
     @staticmethod
@@ -81,6 +87,63 @@ class PromptEmbeddings:
             raise PromptError(
                 f"a prompt of {list(self.ids.shape)} ids has embeddings {list(self.embeds.shape)}"
             )
+
+
+@dataclass(frozen=True, eq=False)
+class PromptWriter:
+    """Writes prompts of one style with the vocabulary of one language model.
+
+    Attributes:
+        style: the wording.
+        vocabulary: of the language model.
+        empty_assistant_turn: end the prompt with an assistant turn that is already closed. The
+            reference does so by accident; models trained after it continue after that turn.
+    """
+
+    style: PromptStyle
+    vocabulary: Vocabulary
+    empty_assistant_turn: bool = False
+
+    @property
+    def image_id(self) -> int:
+        """Id whose places the visual tokens take."""
+        return self.vocabulary.id_of(self.style.image_token)
+
+    def ids(self, series: int, indication: str = "") -> list[int]:
+        """Ids of a prompt for this many series, before splicing; cut at the style's length."""
+        answer = TURN_END if self.empty_assistant_turn else ""
+        segments = (*self._given(series, indication), answer)
+        return [i for part in segments for i in self.vocabulary.encode(part)][
+            : self.style.max_tokens
+        ]
+
+    def taught(
+        self, series: int, indication: str = "", answer: str = ""
+    ) -> tuple[list[int], list[int]]:
+        """Ids with their labels for training: only the answer and its end are learned."""
+        given = [
+            i for part in self._given(series, indication) for i in self.vocabulary.encode(part)
+        ]
+        learned = self.vocabulary.encode(answer + TURN_END)
+        limit = self.style.max_tokens
+        return (given + learned)[:limit], ([IGNORED] * len(given) + learned)[:limit]
+
+    def _given(self, series: int, indication: str) -> tuple[str, str, str]:
+        """System turn, user's turn and the head of the assistant's, encoded one by one."""
+        lines = [self.style.image * series + self.style.instruction]
+        if indication:
+            lines.append(self.style.indication.replace("{indication}", plain(indication)))
+        lines.append(self.style.answer_format)
+        return (
+            TURN.format(role="system") + self.style.system + TURN_END,
+            TURN.format(role="user") + "\n".join(lines) + TURN_END,
+            TURN.format(role="assistant"),
+        )
+
+
+def plain(text: str) -> str:
+    """Text from outside in which no special token can hide: it must not open a turn or an image."""
+    return text.replace("<|", "< |")
 
 
 def _style(text: str, name: str) -> PromptStyle:
