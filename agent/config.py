@@ -53,6 +53,7 @@ class Config(BaseSettings):
     results: settings.ResultSettings = settings.ResultSettings()
     destinations: tuple[settings.Destination, ...] = ()
     delivery: settings.DeliverySettings = settings.DeliverySettings()
+    commitment: settings.CommitmentSettings = settings.CommitmentSettings()
     log: settings.LogSettings = settings.LogSettings()
     schedule: settings.ScheduleSettings = settings.ScheduleSettings()
 

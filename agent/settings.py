@@ -14,6 +14,12 @@ from pydantic import (
 )
 
 from agent.section import Section
+from agent.settings_arrival import (
+    CommitmentPeer,
+    CommitmentSettings,
+    ExpectedProtocol,
+    ExpectedSeries,
+)
 from agent.settings_base import AETitle, Fraction, Level, Network, Port, Regex, TlsSettings
 from agent.settings_hl7 import Hl7Sending
 from agent.settings_report import ReportSettings, TriageSettings
@@ -21,6 +27,10 @@ from agent.settings_report import ReportSettings, TriageSettings
 #: Sections of other modules that are part of this one's vocabulary.
 __all__ = [
     "AETitle",
+    "CommitmentPeer",
+    "CommitmentSettings",
+    "ExpectedProtocol",
+    "ExpectedSeries",
     "Fraction",
     "Hl7Sending",
     "Level",
@@ -116,6 +126,12 @@ class Match(Section):
     age_max: NonNegativeFloat | None = None
 
 
+    announced_quiet_s: PositiveFloat = 300.0
+    """How long it must be quiet while instances that were announced are missing."""
+    released_quiet_s_by_modality: dict[str, PositiveFloat] = Field(default={})
+    """How long it must be quiet once its sender has released all associations."""
+    expected_series: tuple[ExpectedProtocol, ...] = ()
+    """Complete when all series of the first protocol that matches are here."""
 class RoutingRule(Section):
     """First rule that matches decides: a pack, or a skip with its reason."""
 
@@ -248,6 +264,14 @@ class Destination(Section):
     timeout_s: PositiveFloat = 30.0
     check_identity: bool = True
     """Ask the destination which patient and accession it holds for the study before a push."""
+    read_back: bool = True
+    """Delivered only when the object was found there, under the same patient and accession."""
+    read_back_timeout_s: PositiveFloat = 600.0
+    """An object that cannot be found there for so long is sent again."""
+    commitment: bool = False
+    """Delivered only when the destination committed itself to keep it (dicom destinations)."""
+    commitment_timeout_s: PositiveFloat = 600.0
+    """Commitment that was not reported for so long is asked for again."""
     # of a destination that is told
     only_raised: bool = True
     """Tell a priority only when it is above what was ordered (or corrects what was told)."""
@@ -274,6 +298,8 @@ class Destination(Section):
             raise ValueError("a dicom destination needs ae_title, host and port")
         if self.kind == "dicomweb" and not self.url:
             raise ValueError("a dicomweb destination needs url")
+        if self.commitment and self.kind != "dicom":
+            raise ValueError("storage commitment is asked of dicom destinations only")
         return self
 
 
@@ -303,6 +329,7 @@ class ScheduleSettings(Section):
     assembly_s: PositiveFloat = 1.0
     lease_s: PositiveFloat = 15.0
     delivery_s: PositiveFloat = 1.0
+    proof_s: PositiveFloat = 1.0
     digest_s: PositiveFloat = 10.0
     retention_s: PositiveFloat = 3600.0
     health_s: PositiveFloat = 15.0
