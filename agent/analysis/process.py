@@ -1,7 +1,7 @@
 """The inference process: a child that owns the models, so that its crash is not the agent's.
 
-The parent sends (StudyInput, pack name) and waits for (kind, value) messages: progress texts, then
-one answer. A child that dies or exceeds its time is replaced; the study is tried again.
+The parent sends one `_Request` and waits for (kind, value) messages: progress texts, then one
+answer. A child that dies or exceeds its time is replaced; the studies are tried again.
 """
 
 from __future__ import annotations
@@ -12,22 +12,28 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from agent import faults
+from agent.analysis.inline import InlineEngine, Progress
 from agent.errors import AnalysisError, AnalysisInterrupted
 from inference.errors import DeviceError
 from inference.findings import Findings
 from inference.study import StudyInput
 
+if TYPE_CHECKING:
+    from inference.report.tokens import VisualTokens
+
+__all__ = ["InferenceProcess", "InlineEngine"]
+
 log = structlog.get_logger(__name__)
 
-Progress = Callable[[str], None]
 POLL_S = 0.5
 STOP_S = 5.0
 
@@ -36,8 +42,33 @@ def _nothing() -> None:
     """The default preparation of a child."""
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What the child is asked: a method of `InlineEngine` over studies."""
+
+    method: str
+    studies: tuple[StudyInput, ...]
+    pack: str
+
+    def answer(self, engine: InlineEngine, progress: Progress) -> Any:
+        """The method's answer as it crosses the border: findings as the text that is stored."""
+        if self.method == "analyse_many":
+            found = engine.analyse_many(self.studies, self.pack, progress)
+            return [findings.to_json() for findings in found]
+        (study,) = self.studies
+        if self.method == "visual_tokens":
+            return engine.visual_tokens(study, self.pack, progress)
+        return engine.analyse(study, self.pack, progress).to_json()
+
+    def decode(self, value: Any) -> Any:
+        """The inverse, in the parent."""
+        if self.method == "analyse_many":
+            return [Findings.from_json(text) for text in value]
+        return value if self.method == "visual_tokens" else Findings.from_json(value)
+
+
 class InferenceProcess:
-    """Starts, watches and restarts the child; one study at a time."""
+    """Starts, watches and restarts the child; one request at a time."""
 
     def __init__(
         self,
@@ -95,13 +126,49 @@ class InferenceProcess:
                 analyse with this pack at all.
             AnalysisInterrupted: `stop` was called meanwhile.
         """
+        found: Findings = self._ask(_Request("analyse", (study,), pack), progress)
+        return found
+
+    def analyse_many(
+        self, studies: Sequence[StudyInput], pack: str, progress: Progress | None = None
+    ) -> list[Findings]:
+        """Analyse studies together in the child, in `timeout_s` for each of them.
+
+        Raises:
+            AnalysisError: as `analyse`; then no study has an answer, and one of them may be what
+                the child died of: try each alone.
+            AnalysisInterrupted: `stop` was called meanwhile.
+        """
+        if not studies:
+            return []
+        found: list[Findings] = self._ask(_Request("analyse_many", tuple(studies), pack), progress)
+        return found
+
+    def visual_tokens(
+        self, study: StudyInput, pack: str, progress: Progress | None = None
+    ) -> VisualTokens:
+        """What a language model is shown of a study, made in the child.
+
+        Raises:
+            AnalysisError: as `analyse`; also where the pack or this version cannot make them.
+            AnalysisInterrupted: `stop` was called meanwhile.
+        """
+        found: VisualTokens = self._ask(_Request("visual_tokens", (study,), pack), progress)
+        return found
+
+    def stop(self) -> None:
+        """End the child; a study in progress is interrupted and given back."""
+        self._stopping = True
+        self._end_child()
+
+    def _ask(self, request: _Request, progress: Progress | None) -> Any:
         with self._lock:
             if self._stopping:
                 raise _interrupted()
             connection = self._ensure_child()
             try:
-                connection.send((study, pack))
-                return self._answer(connection, progress)
+                connection.send(request)
+                return self._answer(connection, request, progress)
             except (EOFError, OSError) as error:
                 code = self._end_child()
                 if self._stopping:
@@ -110,18 +177,14 @@ class InferenceProcess:
                     f"the inference process died (exit code {code}); it is started again"
                 ) from error
 
-    def stop(self) -> None:
-        """End the child; a study in progress is interrupted and given back."""
-        self._stopping = True
-        self._end_child()
-
-    def _answer(self, connection: Connection, progress: Progress | None) -> Findings:
-        deadline = time.monotonic() + self._timeout_s
+    def _answer(self, connection: Connection, request: _Request, progress: Progress | None) -> Any:
+        allowed_s = self._timeout_s * len(request.studies)
+        deadline = time.monotonic() + allowed_s
         while True:
             if connection.poll(POLL_S):
                 kind, value = connection.recv()
-                if kind == "findings":
-                    return Findings.from_json(value)
+                if kind == "answer":
+                    return request.decode(value)
                 if kind == "error":
                     raise AnalysisError(value)
                 if progress is not None:
@@ -129,7 +192,7 @@ class InferenceProcess:
             elif time.monotonic() > deadline:
                 self._end_child()
                 raise AnalysisError(
-                    f"no answer within {self._timeout_s:g} s; raise inference.timeout_s if studies "
+                    f"no answer within {allowed_s:g} s; raise inference.timeout_s if studies "
                     "of this size are expected"
                 )
 
@@ -169,52 +232,6 @@ class InferenceProcess:
         return int(child.exitcode) if child.exitcode is not None else None
 
 
-class InlineEngine:
-    """The same interface in this process: for `analyze`, tests and ``executor = "inline"``."""
-
-    alive = True
-    restarts = 0
-
-    def __init__(self, packs: Mapping[str, Path], device: str) -> None:
-        self._packs = dict(packs)
-        self._device = device
-        self._models: _Models | None = None
-
-    def start(self) -> None:
-        """Load nothing yet; packs are loaded by the first study that needs them."""
-
-    def revive(self) -> None:
-        """Nothing to replace."""
-
-    def stop(self) -> None:
-        """Nothing to end."""
-
-    def analyse(self, study: StudyInput, pack: str, progress: Progress | None = None) -> Findings:
-        """Analyse one study here.
-
-        Raises:
-            InferenceError: a pack or the device cannot be used.
-        """
-        if self._models is None:
-            self._models = _Models(self._packs, self._device)
-        return self._models.analyse(study, pack, progress)
-
-
-class _Models:
-    """The engine under the names that configuration gives its packs."""
-
-    def __init__(self, directories: Mapping[str, Path], device: str) -> None:
-        from inference import packs
-        from inference.engine import Engine
-
-        self._names = {key: packs.load_manifest(path).name for key, path in directories.items()}
-        # one pack may be configured twice, say live for CT and in shadow mode for MR
-        self._engine = Engine(list(dict.fromkeys(directories.values())), device)
-
-    def analyse(self, study: StudyInput, pack: str, progress: Progress | None = None) -> Findings:
-        return self._engine.analyse(study, self._names[pack], progress)
-
-
 def _child_main(
     connection: Connection,
     packs: Mapping[str, Path],
@@ -231,18 +248,18 @@ def _child_main(
 
     engine = InlineEngine(packs, device)
     with contextlib.suppress(EOFError, OSError):
-        while _serve(engine, connection, *connection.recv()):
+        while _serve(engine, connection, connection.recv()):
             pass
 
 
-def _serve(engine: InlineEngine, connection: Connection, study: StudyInput, pack: str) -> bool:
-    """Answer one study; False when this process is of no use any more."""
+def _serve(engine: InlineEngine, connection: Connection, request: _Request) -> bool:
+    """Answer one request; False when this process is of no use any more."""
     try:
-        findings = engine.analyse(study, pack, lambda text: connection.send(("progress", text)))
+        answer = request.answer(engine, lambda text: connection.send(("progress", text)))
     except Exception as error:  # noqa: BLE001  the edge of the child: the parent records it
         connection.send(("error", faults.describe(error)))
         return not isinstance(error, DeviceError)  # only a new process gets a new device context
-    connection.send(("findings", findings.to_json()))
+    connection.send(("answer", answer))
     return True
 
 

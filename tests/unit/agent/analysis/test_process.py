@@ -77,6 +77,14 @@ def test_child_answers_as_the_engine_does_and_is_replaced_after_its_death(
     assert [(f.label, f.present) for f in found.findings] == [("bright_tissue", True)]
     assert found.findings[0].probability == pytest.approx(here.findings[0].probability, abs=1e-5)
 
+    several = inference.analyse_many([study, study], "test")
+    assert [f.findings[0].probability for f in several] == pytest.approx(
+        [here.findings[0].probability] * 2, abs=1e-5
+    )
+    with pytest.raises(AnalysisError):  # the pack has no [report] section
+        inference.visual_tokens(study, "test")
+    assert psutil.pid_exists(first.pid)
+
     first.kill()
     peers.wait_for("its death to be known", lambda: not inference.alive)
     inference.revive()
@@ -109,6 +117,18 @@ def test_silence_ends_the_child_and_names_the_setting(made: Any, study: StudyInp
     with pytest.raises(AnalysisError, match=r"inference\.timeout_s"):
         inference.analyse(study, "test")
     assert not inference.alive
+
+
+def test_several_studies_have_the_time_of_each_together(
+    made: Any, monkeypatch: pytest.MonkeyPatch, study: StudyInput
+) -> None:
+    """Three studies in one request are given three times as long as one."""
+    inference = made(timeout_s=0.01)
+    monkeypatch.setattr(process, "POLL_S", 0.01)
+
+    with pytest.raises(AnalysisError, match=r"no answer within 0\.03 s"):
+        inference.analyse_many([study] * 3, "test")
+    assert inference.analyse_many([], "test") == []
 
 
 def test_stop_interrupts_the_study_at_hand_and_takes_no_other(made: Any, study: StudyInput) -> None:
@@ -163,7 +183,8 @@ def test_child_tells_errors_in_safe_words_and_leaves_a_broken_device(
             raise error
 
     connection: Any = Connection()
-    assert process._serve(Broken({}, "cpu"), connection, study, "test") is goes_on
+    request = process._Request("analyse", (study,), "test")
+    assert process._serve(Broken({}, "cpu"), connection, request) is goes_on
 
     ((kind, words),) = connection.sent
     assert kind == "error"
