@@ -30,7 +30,16 @@ OTHER_VARIABLES = frozenset({"WORKLIST_AGENT_GOLDEN", "WORKLIST_AGENT_CONFIG"})
 
 #: Keys that hold a path, in whatever section.
 PATH_KEYS = frozenset(
-    {"data_dir", "path", "certificate", "key", "ca", "password_file", "token_file"}
+    {
+        "api_key_file",
+        "ca",
+        "certificate",
+        "data_dir",
+        "key",
+        "password_file",
+        "path",
+        "token_file",
+    }
 )
 
 
@@ -56,6 +65,8 @@ class Config(BaseSettings):
     commitment: settings.CommitmentSettings = settings.CommitmentSettings()
     log: settings.LogSettings = settings.LogSettings()
     schedule: settings.ScheduleSettings = settings.ScheduleSettings()
+    report: settings.ReportSettings = settings.ReportSettings()
+    triage: settings.TriageSettings = settings.TriageSettings()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Config:
@@ -65,6 +76,9 @@ class Config(BaseSettings):
                 raise ValueError(
                     f"routing rule {rule.name!r} names pack {rule.pack!r}; known: {known}"
                 )
+        if self.report.pack and self.report.pack not in self.packs:
+            known = ", ".join(sorted(self.packs)) or "none"
+            raise ValueError(f"report.pack names {self.report.pack!r}; known: {known}")
         names = [d.name for d in self.destinations]
         doubled = {n for n in names if names.count(n) > 1}
         if doubled:
