@@ -67,15 +67,20 @@ class Config(BaseSettings):
     schedule: settings.ScheduleSettings = settings.ScheduleSettings()
     report: settings.ReportSettings = settings.ReportSettings()
     triage: settings.TriageSettings = settings.TriageSettings()
+    hl7: settings.Hl7Settings = settings.Hl7Settings()
+    mwl: settings.MwlSettings = settings.MwlSettings()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Config:
         for rule in self.routing.rules:
-            if rule.pack and rule.pack not in self.packs:
-                known = ", ".join(sorted(self.packs)) or "none"
-                raise ValueError(
-                    f"routing rule {rule.name!r} names pack {rule.pack!r}; known: {known}"
-                )
+            for pack in rule.all_packs:
+                if pack not in self.packs:
+                    known = ", ".join(sorted(self.packs)) or "none"
+                    raise ValueError(
+                        f"routing rule {rule.name!r} names pack {pack!r}; known: {known}"
+                    )
+        if any("," in name for name in self.packs):
+            raise ValueError("a pack's name holds no comma")
         if self.report.pack and self.report.pack not in self.packs:
             known = ", ".join(sorted(self.packs)) or "none"
             raise ValueError(f"report.pack names {self.report.pack!r}; known: {known}")
@@ -83,6 +88,9 @@ class Config(BaseSettings):
         doubled = {n for n in names if names.count(n) > 1}
         if doubled:
             raise ValueError(f"destination names must differ: {', '.join(sorted(doubled))}")
+        told = {d.name for d in self.destinations if d.kind in settings.MESSAGE_DESTINATIONS}
+        if self.assembly.count_from in told:
+            raise ValueError(f"assembly.count_from: {self.assembly.count_from!r} holds no images")
         if self.assembly.count_from and self.assembly.count_from not in names:
             raise ValueError(
                 f"assembly.count_from names {self.assembly.count_from!r}; "

@@ -21,7 +21,7 @@ from agent.settings_arrival import (
     ExpectedSeries,
 )
 from agent.settings_base import AETitle, Fraction, Level, Network, Port, Regex, TlsSettings
-from agent.settings_hl7 import Hl7Sending
+from agent.settings_hl7 import Hl7Sending, Hl7Settings, MwlSettings, OrderFields
 from agent.settings_report import ReportSettings, TriageSettings
 
 #: Sections of other modules that are part of this one's vocabulary.
@@ -33,8 +33,11 @@ __all__ = [
     "ExpectedSeries",
     "Fraction",
     "Hl7Sending",
+    "Hl7Settings",
     "Level",
+    "MwlSettings",
     "Network",
+    "OrderFields",
     "Port",
     "Regex",
     "ReportSettings",
@@ -94,19 +97,6 @@ class WebSettings(Section):
     """Header in which a trusted reverse proxy names the user (for feedback); empty = anonymous."""
 
 
-class AssemblySettings(Section):
-    """When a study is complete."""
-
-    quiet_s: PositiveFloat = 30.0
-    quiet_s_by_modality: dict[str, PositiveFloat] = Field(default={})
-    ceiling_s: PositiveFloat = 1800.0
-    """Analysed as it is after this long, even if instances still arrive."""
-    count_from: str = ""
-    """Name of a destination that is asked for its instance count; empty = nobody."""
-    count_min_quiet_s: NonNegativeFloat = 2.0
-    """How long a study must be quiet before a matching count completes it early."""
-
-
 class Match(Section):
     """Conditions on a study; all that are given must hold.
 
@@ -124,27 +114,57 @@ class Match(Section):
     ordered_priority: Regex | None = None
     age_min: NonNegativeFloat | None = None
     age_max: NonNegativeFloat | None = None
+    min_series: PositiveInt | None = None
+    """At least so many image series (CT, MR) were received."""
 
 
+class AssemblySettings(Section):
+    """When a study is complete."""
+
+    quiet_s: PositiveFloat = 30.0
+    quiet_s_by_modality: dict[str, PositiveFloat] = Field(default={})
+    ceiling_s: PositiveFloat = 1800.0
+    """Analysed as it is after this long, even if instances still arrive."""
+    count_from: str = ""
+    """Name of a destination that is asked for its instance count; empty = nobody."""
+    count_min_quiet_s: NonNegativeFloat = 2.0
+    """How long a study must be quiet before a matching count completes it early."""
     announced_quiet_s: PositiveFloat = 300.0
     """How long it must be quiet while instances that were announced are missing."""
     released_quiet_s_by_modality: dict[str, PositiveFloat] = Field(default={})
     """How long it must be quiet once its sender has released all associations."""
     expected_series: tuple[ExpectedProtocol, ...] = ()
     """Complete when all series of the first protocol that matches are here."""
+    provisional: tuple[Match, ...] = ()
+    """Studies (any of these) whose first usable series is analysed before they are complete."""
+    provisional_quiet_s: PositiveFloat = 5.0
+    """A series counts as received when no image of it has come for so long."""
+    provisional_min_images: PositiveInt = 8
+    """A series with fewer images (a scout) is not analysed early; multi-frame ones count as one."""
+
+
 class RoutingRule(Section):
-    """First rule that matches decides: a pack, or a skip with its reason."""
+    """First rule that matches decides: a pack or several, or a skip with its reason."""
 
     name: Annotated[str, Field(min_length=1)]
     when: Match = Match()
     pack: str = ""
+    packs: tuple[str, ...] = ()
+    """Packs that all read the study, one after the other in this order."""
     skip: str = ""
 
     @model_validator(mode="after")
     def _one_outcome(self) -> Self:
-        if bool(self.pack) == bool(self.skip):
-            raise ValueError("a rule names either a pack or a skip reason")
+        if [bool(self.pack), bool(self.packs), bool(self.skip)].count(True) != 1:
+            raise ValueError("a rule names either a pack or a skip reason (or packs, a list)")
+        if len(set(self.packs)) != len(self.packs):
+            raise ValueError("packs names the same pack twice")
         return self
+
+    @property
+    def all_packs(self) -> tuple[str, ...]:
+        """The packs, however they were named."""
+        return self.packs or ((self.pack,) if self.pack else ())
 
 
 class RoutingSettings(Section):
@@ -172,6 +192,8 @@ class InferenceSettings(Section):
     timeout_s: PositiveFloat = 600.0
     """A study that takes longer is stopped and tried again."""
     max_attempts: PositiveInt = 3
+    batch_studies: PositiveInt = 1
+    """Waiting studies of the same pack that are analysed together; worth it on a GPU."""
     lease_s: PositiveFloat = 120.0
     """Renewed while a study is worked on; a study of a vanished worker is given back after it."""
 
@@ -195,6 +217,15 @@ class PrioritySettings(Section):
     """Level of a finding of each acuity class; nothing found counts as normal."""
     labels: dict[str, Level] = Field(default={})
     """Level by label, before the acuity class."""
+    model_levels: dict[str, Level] = Field(
+        default={
+            "none": Level.LOW,
+            "low": Level.MEDIUM,
+            "medium": Level.HIGH,
+            "high": Level.STAT,
+        }
+    )
+    """Level by the answer of a model's own priority head (Prima)."""
     certain_margin: Fraction = 0.0
     """An urgent finding less than this above its threshold gives HIGH instead of STAT."""
     unread_failure: Level = Level.MEDIUM
