@@ -5,8 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import enum
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from inference.findings import Acuity, Code, PackRef
+
+if TYPE_CHECKING:
+    from inference.report.pack_section import ReportSection
 
 MODALITIES = ("CT", "MR")
 
@@ -91,6 +95,8 @@ class Manifest:
     demonstration: bool = False
     tokenizer: ModelFiles | None = None
     """Turns patches into tokens for the encoder, in families that keep the two apart."""
+    report: ReportSection | None = None
+    """Connector and language model of packs that draft findings; such a pack may have no head."""
     files: tuple[PackFile, ...] = ()
     digest: str = ""
 
@@ -104,7 +110,8 @@ class Manifest:
         """Every file that a model of the pack is loaded from."""
         tokenizer = (self.tokenizer,) if self.tokenizer else ()
         models = (self.encoder, *tokenizer, *(head.files for head in self.heads))
-        return tuple(name for files in models for name in (files.config, files.weights))
+        drafting = self.report.files if self.report else ()
+        return (*(name for files in models for name in (files.config, files.weights)), *drafting)
 
     def head_for(self, modality: str, kind: HeadKind = HeadKind.DIAGNOSES) -> Head | None:
         """The head that reads a modality and answers this kind of question, or None."""

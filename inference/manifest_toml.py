@@ -17,6 +17,7 @@ from inference.manifest import (
     ModelFiles,
     PackFile,
 )
+from inference.report import pack_section
 from inference.toml_tables import Table
 
 FORMAT = 1
@@ -30,6 +31,7 @@ def read(top: Table) -> Manifest:
     """
     if (found := top.take("format", int)) != FORMAT:
         raise top.wrong("format", f"{found} is not {FORMAT}, the one this version reads")
+    report = pack_section.read(top.sub("report")) if top.has("report") else None
     manifest = Manifest(
         name=top.take("name", str),
         version=top.take("version", str),
@@ -42,7 +44,8 @@ def read(top: Table) -> Manifest:
         demonstration=top.take("demonstration", bool, False),
         tokenizer=_model_files(top.sub("tokenizer")) if top.has("tokenizer") else None,
         encoder=_model_files(top.sub("encoder")),
-        heads=tuple(_head(item) for item in top.subs("heads")),
+        report=report,
+        heads=tuple(_head(item) for item in _heads(top, needed=report is None)),
         files=tuple(_file(item) for item in top.subs("files")),
     )
     top.end()
@@ -67,9 +70,15 @@ def write(manifest: Manifest) -> str:
             lines += ["", "[[heads.labels]]", *_pairs(_scalars(label))]
             lines.append(f"code = {_inline(label.code)}")
             lines += [f"site = {_inline(label.site)}"] if label.site else []
+    lines += pack_section.write(manifest.report) if manifest.report else []
     for file in manifest.files:
         lines += ["", "[[files]]", *_pairs(vars(file))]
     return "\n".join(lines) + "\n"
+
+
+def _heads(top: Table, *, needed: bool) -> list[Table]:
+    """A pack that drafts findings may leave diagnosing to another."""
+    return top.subs("heads") if needed or top.has("heads") else []
 
 
 def _model_files(table: Table) -> ModelFiles:

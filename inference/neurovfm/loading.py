@@ -11,6 +11,7 @@ import torch
 from inference.errors import PackError
 from inference.neurovfm import weights
 from inference.packs import Head, Manifest
+from inference.report.connector import VisionConnector, pack_connector
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +21,8 @@ class LoadedPack:
     manifest: Manifest
     encoder: weights.LoadedEncoder
     heads: Mapping[str, weights.LoadedHead]
+    connector: VisionConnector | None = None
+    """Of packs with a [report] section, in the precision of its device."""
 
 
 def load(directory: Path, manifest: Manifest, device: torch.device) -> LoadedPack:
@@ -40,7 +43,18 @@ def load(directory: Path, manifest: Manifest, device: torch.device) -> LoadedPac
         loaded.model.to(device)
         _check_fit(encoder, loaded, head, device)
         heads[head.name] = loaded
-    return LoadedPack(manifest, encoder, heads)
+    return LoadedPack(
+        manifest, encoder, heads, _load_connector(directory, manifest, device, encoder)
+    )
+
+
+def _load_connector(
+    directory: Path, manifest: Manifest, device: torch.device, encoder: weights.LoadedEncoder
+) -> VisionConnector | None:
+    if manifest.report is None:
+        return None
+    connector = pack_connector(directory, manifest.report, encoder.model.config.embed_dim)
+    return connector.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
 
 
 def _check_fit(

@@ -18,6 +18,8 @@ from torch.nn import functional
 
 from inference.checkpoints import load_strictly, read_state_dict
 from inference.errors import ConfigError, InputError
+from inference.neurovfm.weights import read_json
+from inference.report.pack_section import ReportSection
 
 NORM_EPS = 1e-5
 
@@ -79,6 +81,18 @@ def load_connector(config: ConnectorConfig, weights: Path) -> VisionConnector:
     state = {key: value.float() for key, value in read_state_dict(weights).items()}
     load_strictly(model, state, weights.name)
     return model.eval().requires_grad_(False)
+
+
+def pack_connector(directory: Path, section: ReportSection, vision_dim: int) -> VisionConnector:
+    """The connector of a pack, between its encoder and its language model.
+
+    Raises:
+        PackError: (ConfigError, WeightsError) a file is missing or does not fit the other two.
+    """
+    settings = read_json(directory / section.connector.config)
+    language = read_json(directory / section.language_model / "config.json")
+    config = read_config(settings, vision_dim, _whole(language, "hidden_size", 0))
+    return load_connector(config, directory / section.connector.weights)
 
 
 class VisionConnector(nn.Module):

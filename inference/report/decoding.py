@@ -31,11 +31,17 @@ class Decoding:
     no_repeat_ngram: int = 0
 
 
-def processors(decoding: Decoding) -> list[Any]:
-    """The processors of a decoding, in the order in which the reference applies them."""
+def processors(decoding: Decoding, mask: Tensor) -> list[Any]:
+    """The processors of a decoding, in the order in which the reference applies them.
+
+    transformers leaves the padding of a prompt out of the repetition penalty; where the prompt is
+    embeddings that is the first tokens of the answer instead. Harmless for one study, which has no
+    padding, and part of the reference's numbers for several.
+    """
     found: list[Any] = []
     if decoding.repetition_penalty != 1.0:
-        found.append(RepetitionPenalty(decoding.repetition_penalty))
+        padding = (mask != 0).int().argmax(dim=1).tolist()
+        found.append(RepetitionPenalty(decoding.repetition_penalty, padding))
     if decoding.no_repeat_ngram:
         found.append(TolerantNgramBan(decoding.no_repeat_ngram))
     return found
@@ -115,16 +121,23 @@ class JsonGuard:
 class RepetitionPenalty:
     """Makes tokens that were generated before less likely: scores below 0 grow by the factor."""
 
-    def __init__(self, factor: float) -> None:
-        self._factor = factor
+    def __init__(self, factor: float, ignored: Sequence[int] = ()) -> None:
+        """Keep the settings.
+
+        Args:
+            factor: above 1 penalizes.
+            ignored: how many tokens at the start of each row are not penalized.
+        """
+        self._factor, self._ignored = factor, tuple(ignored)
 
     def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
         """Scores [B, vocabulary], penalized where the row holds the token."""
-        if not ids.shape[1]:
-            return scores
-        found = scores.gather(1, ids)
-        penalized = torch.where(found < 0, found * self._factor, found / self._factor)
-        return scores.scatter(1, ids, penalized)
+        skipped = torch.tensor(self._ignored or (0,), device=ids.device)
+        skipped = skipped.repeat_interleave(len(ids) // len(skipped))  # beams share a row's
+        counted = torch.arange(ids.shape[1], device=ids.device) >= skipped.unsqueeze(1)
+        held = torch.zeros_like(scores).scatter_add_(1, ids, counted.to(scores.dtype))
+        penalized = torch.where(scores < 0, scores * self._factor, scores / self._factor)
+        return torch.where(held > 0, penalized, scores)
 
 
 class TolerantNgramBan:

@@ -126,7 +126,7 @@ class LanguageModel:
             schema: JSON schema that every answer follows; None leaves them free.
         """
         embeds, mask = self._placed(embeds, mask)
-        steps = processors(decoding)
+        steps = processors(decoding, mask)
         if schema is not None:
             size = int(self.model.config.vocab_size)
             steps.insert(0, JsonGuard(self.vocabulary, schema, self.endings.eos[0], size))

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from inference.report.errors import PromptError
+
+if TYPE_CHECKING:
+    import torch
+
+    from inference.neurovfm.loading import LoadedPack
+    from inference.study import StudyInput
 
 # Shapes: S series, Q queries of the connector, D width of the language model.
 
@@ -44,3 +52,29 @@ class VisualTokens:
     def width(self) -> int:
         """Width of the language model they were projected for."""
         return int(self.tokens.shape[2])
+
+
+def visual_tokens(
+    study: StudyInput,
+    pack: LoadedPack,
+    device: torch.device,
+    progress: Callable[[str], None] | None = None,
+    scale: float = 1.0,
+) -> VisualTokens:
+    """The visual tokens of a study's readable series, in their order.
+
+    Args:
+        study: the files.
+        pack: loaded, with a [report] section.
+        device: where the pack was loaded.
+        progress: called with a short text at every step.
+        scale: share of the usual token budget, for a device with little memory left.
+
+    Raises:
+        PackError: the pack drafts no reports.
+        VolumeError: nothing of the study can be read.
+        OutOfMemoryError: not even the smallest batch fits.
+    """
+    from inference.report import viewing  # torch and the readers, which a drafter does without
+
+    return viewing.view(study, pack, device, progress or (lambda _: None), scale)
