@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from agent.settings import Match
 from db.models import Series, Study
+from inference.study import IMAGE_MODALITIES
 
 DAYS_PER_YEAR = 365.2425
 
@@ -25,6 +26,7 @@ class StudyFacts:
     calling_ae: str = ""
     ordered_priority: str = ""
     age_years: float | None = None
+    image_series: int = 0
 
 
 def of(study: Study, series: Iterable[Series]) -> StudyFacts:
@@ -42,6 +44,7 @@ def of(study: Study, series: Iterable[Series]) -> StudyFacts:
         calling_ae=study.calling_ae,
         ordered_priority=study.ordered_priority,
         age_years=age_years(study.patient_birth_date, study.study_date),
+        image_series=sum(s.modality in IMAGE_MODALITIES for s in received),
     )
 
 
@@ -70,6 +73,7 @@ def matches(match: Match, facts: StudyFacts) -> bool:
         _any(match.ordered_priority, [facts.ordered_priority], whole=True),
         match.age_min is None or (facts.age_years is not None and facts.age_years >= match.age_min),
         match.age_max is None or (facts.age_years is not None and facts.age_years <= match.age_max),
+        match.min_series is None or facts.image_series >= match.min_series,
     )
     return all(conditions)
 

@@ -207,6 +207,7 @@ def _facts(found: Sequence[Header]) -> study_facts.StudyFacts:
         location=first("patient_location"),
         ordered_priority=first("ordered_priority"),
         age_years=study_facts.age_years(first("patient_birth_date"), first("study_date")),
+        image_series=len({h.series_uid for h in found if h.modality in IMAGE_MODALITIES}),
     )
 
 

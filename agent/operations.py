@@ -99,7 +99,7 @@ def retry_study(
             f"study {study.id} is {state}: nothing failed"
             + ("; use --reanalyse for a new revision" if state is StudyState.DONE else "")
         )
-    analysed = studies.has_analysis(session, study)
+    analysed = studies.is_analysed(session, study)
     if state is StudyState.FAILED and analysed and not reanalyse:
         why = f"retried by {who}"
         studies.move(session, study, StudyState.COMPOSING, who=who, why=why, now=now)

@@ -10,14 +10,14 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from db.models import Analysis, Delivery, Event, Instance, ReadingFeedback, Result, Series, Study
+from db.models import Analysis, Delivery, Draft, Event, Instance, ReadingFeedback, Result, Series, Study
 from db.states import OPEN_DELIVERIES, StudyState
 
 log = structlog.get_logger(__name__)
 
 FINAL = (StudyState.DONE, StudyState.SKIPPED)
 #: Children before parents.
-TABLES = (Delivery, Result, ReadingFeedback, Event, Analysis, Instance, Series)
+TABLES = (Draft, Delivery, Result, ReadingFeedback, Event, Analysis, Instance, Series)
 
 
 def sweep(

@@ -185,7 +185,7 @@ def analysis_of(row: Analysis, study: Study) -> AnalysisLine:
         status_reason=said["reason"],
         level=Level(row.priority),
         score=row.priority_score,
-        reason=row.priority_reason,
+        reason=_reason(row, study),
         shadow=row.shadow,
         pack=PackLine(
             name=row.pack,
@@ -195,6 +195,12 @@ def analysis_of(row: Analysis, study: Study) -> AnalysisLine:
         ),
         findings=tuple(line for line in lines if line.present),
     )
+
+
+def _reason(row: Analysis, study: Study) -> str:
+    """Why the study stands where it stands; in shadow mode, what the model would have said."""
+    decides = row.revision == study.revision and not row.shadow
+    return (study.priority_reason if decides else "") or row.priority_reason
 
 
 def finding_lines(said: Mapping[str, Any]) -> tuple[FindingLine, ...]:
@@ -209,12 +215,20 @@ def finding_lines(said: Mapping[str, Any]) -> tuple[FindingLine, ...]:
             probability=f["probability"],
             threshold=f["threshold"],
             acuity=f["acuity"],
-            present=f["probability"] > f["threshold"],
+            present=_is_present(f),
             localized=f["grounding"] is not None,
         )
         for f in said["findings"]
     )
     return tuple(sorted(lines, key=_weight))
+
+
+def _is_present(finding: Mapping[str, Any]) -> bool:
+    """As `inference.findings.Finding.present`."""
+    score = finding.get("score")
+    if score is not None:
+        return bool(score >= 0)
+    return bool(finding["probability"] > finding["threshold"])
 
 
 def _weight(line: FindingLine) -> tuple[bool, int, float]:

@@ -1,33 +1,45 @@
-"""The analysis room: a queued study → findings → priority, committed before any object is made."""
+"""The analysis room: queued studies → findings → priority, committed before any object is made.
+
+A study is read by its packs one after the other. Each answer is committed as it comes, with the
+priority over all answers so far, so that the first urgent one moves the worklist; after a crash the
+packs that are missing go on.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime as dt
 import time
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from agent import __version__, priority
-from agent import facts as study_facts
+from agent.analysis import record
 from agent.clock import Clock
 from agent.errors import AnalysisError, AnalysisInterrupted
 from agent.settings import PackSettings, PrioritySettings
 from db.engine import reading
 from db.models import Analysis, Instance, Series, Study
 from db.queries import claims, studies
-from db.states import ReadingState, StudyState
+from db.states import StudyState
 from inference.findings import Findings, PackRef, Status
 from inference.study import IMAGE_MODALITIES, SeriesInput, StudyInput
 
 log = structlog.get_logger(__name__)
 
 WHO = "analysis"
+#: Image series a study needs before packs of the family are asked.
+FAMILY_MIN_SERIES = {"prima": 2}
+
+#: Told of the committed priority (session, study, analysis, now), in its transaction.
+Tell = Callable[[Session, Study, Analysis, dt.datetime], object]
+
+
+def tell_nobody(_session: Session, _study: Study, _analysis: Analysis, _now: dt.datetime) -> None:
+    """No destination wants to be told."""
 
 
 class PackGone(AnalysisError):
@@ -44,6 +56,20 @@ class Analyser(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class _Job:
+    """A claimed study and what is still to be done about it."""
+
+    claim: claims.Claim
+    study: Study
+    given: StudyInput
+    missing: tuple[str, ...]
+
+    def attempts(self, pack: str) -> int:
+        """How often this pack was tried: the claim's count is about the first that is missing."""
+        return self.claim.attempts if pack == self.missing[0] else 1
+
+
+@dataclasses.dataclass(frozen=True)
 class AnalysisRoom:
     """What the room needs: the record, the spool, the models and the policy."""
 
@@ -56,10 +82,13 @@ class AnalysisRoom:
     max_attempts: int
     clock: Clock
     observe: Callable[[float], None] = lambda _seconds: None
-    """Told the seconds from the last image to the committed priority."""
+    """Told the seconds from the last image to the first committed priority."""
+    min_series: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Image series that a pack needs; see `FAMILY_MIN_SERIES`."""
+    tell: Tell = tell_nobody
 
     def run(self, claim: claims.Claim, owner: str) -> None:
-        """Analyse a claimed study and commit findings and priority together.
+        """Analyse a claimed study with every pack that has not, and commit each answer.
 
         Raises:
             AnalysisError: transient; the worker tries again until `max_attempts`, after which the
@@ -67,64 +96,151 @@ class AnalysisRoom:
             AnalysisInterrupted: the agent stops; the worker gives the study back.
             PackGone: permanent; the configuration changed under a queued study.
         """
+        for error in self.run_many([claim], owner).values():
+            raise error
+
+    def run_many(self, claimed: Sequence[claims.Claim], owner: str) -> dict[int, Exception]:
+        """Analyse studies that wait for the same packs, together; what failed, by study id.
+
+        Raises:
+            AnalysisInterrupted: the agent stops; what is not committed is given back.
+        """
+        failed: dict[int, Exception] = {}
+        jobs = []
+        for claim in claimed:
+            job = self._job(claim)
+            gone = [pack for pack in job.missing if pack not in self.packs]
+            if gone or not job.study.packs:
+                failed[claim.study_id] = _pack_gone(gone[0] if gone else "")
+            else:
+                jobs.append(job)
+        for pack in dict.fromkeys(pack for job in jobs for pack in job.missing):
+            todo = [j for j in jobs if pack in j.missing and j.claim.study_id not in failed]
+            for job, said in self._answers(todo, pack):
+                if isinstance(said, Exception):
+                    failed[job.claim.study_id] = said
+                else:
+                    self._commit(job, owner, said)
+        for job in jobs:
+            if not job.missing:
+                self._go_on(job, owner)
+        return failed
+
+    def _job(self, claim: claims.Claim) -> _Job:
         with reading(self.sessions) as session:
             study = studies.get(session, claim.study_id)
             rows = studies.newest_instances(session, study.id)
-        started = time.monotonic()
-        findings = self._findings(study, rows, claim)
-        self._commit(claim, owner, study.revision, findings, time.monotonic() - started)
+            done = {a.pack for a in studies.current_analyses(session, study)}
+        missing = tuple(pack for pack in study.packs if pack not in done)
+        return _Job(claim, study, study_input(study, rows, self.spool), missing)
 
-    def _findings(
-        self, study: Study, rows: Sequence[tuple[Series, Instance]], claim: claims.Claim
-    ) -> Findings:
-        if study.pack not in self.packs:
-            raise PackGone(
-                f"pack {study.pack!r} is not configured any more; add it again, or route the study "
-                "anew: worklist-agent studies retry"
-            )
-        given = study_input(study, rows, self.spool)
+    def _answers(
+        self, jobs: Sequence[_Job], pack: str
+    ) -> Iterator[tuple[_Job, record.Analysed | Exception]]:
+        """One answer a study, as they come; several studies go to the model together."""
+        together = self._together(jobs, pack) if len(jobs) > 1 else None
+        if together is not None:
+            yield from zip(jobs, together, strict=True)
+            return
+        for job in jobs:
+            started = time.monotonic()
+            try:
+                findings = self._findings(job, pack)
+            except AnalysisInterrupted:
+                raise
+            except Exception as error:  # noqa: BLE001  given to the worker, who records it
+                yield job, error
+            else:
+                yield job, self._analysed(pack, findings, time.monotonic() - started)
+
+    def _together(self, jobs: Sequence[_Job], pack: str) -> list[record.Analysed] | None:
+        """All studies in one run of the model; None when that is not possible or went wrong.
+
+        A study that kills the model must not take its neighbors along: they are then asked about
+        one by one.
+        """
+        many = getattr(self.analyser, "analyse_many", None)
+        if many is None or any(self._too_few(job.given, pack) for job in jobs):
+            return None
+        started = time.monotonic()
         try:
-            findings = self.analyser.analyse(given, study.pack)
+            said = many([job.given for job in jobs], pack)
         except AnalysisInterrupted:
             raise
         except AnalysisError as error:
-            if claim.attempts < self.max_attempts:
-                raise
-            findings = Findings(
-                study_uid=study.study_uid,
-                status=Status.FAILED,
-                pack=self.pack_refs[study.pack],
-                reason=f"{error} (gave up after {claim.attempts} attempts)",
-            )
-        return with_thresholds(findings, self.packs[study.pack].thresholds)
+            log.warning("batch_failed", pack=pack, count=len(jobs), why=str(error))
+            return None
+        share = (time.monotonic() - started) / len(jobs)
+        return [self._analysed(pack, findings, share) for findings in said]
 
-    def _commit(
-        self, claim: claims.Claim, owner: str, revision: int, findings: Findings, seconds: float
-    ) -> None:
+    def _findings(self, job: _Job, pack: str) -> Findings:
+        too_few = self._too_few(job.given, pack)
+        if too_few:
+            return self._without(job, pack, Status.NOT_ATTEMPTED, too_few)
+        try:
+            return self.analyser.analyse(job.given, pack)
+        except AnalysisInterrupted:
+            raise
+        except AnalysisError as error:
+            attempts = job.attempts(pack)
+            if attempts < self.max_attempts:
+                raise
+            reason = f"{error} (gave up after {attempts} attempts)"
+            return self._without(job, pack, Status.FAILED, reason)
+
+    def _too_few(self, given: StudyInput, pack: str) -> str:
+        needed, there = self.min_series.get(pack, 0), len(given.series)
+        return f"pack {pack} needs {needed} image series, {there} received" * (there < needed)
+
+    def _without(self, job: _Job, pack: str, status: Status, reason: str) -> Findings:
+        return Findings(job.study.study_uid, status, self.pack_refs[pack], reason=reason)
+
+    def _analysed(self, pack: str, findings: Findings, seconds: float) -> record.Analysed:
+        settings = self.packs[pack]
+        said = with_thresholds(findings, settings.thresholds)
+        return record.Analysed(pack, said, seconds, shadow=settings.shadow)
+
+    def _commit(self, job: _Job, owner: str, said: record.Analysed) -> None:
         now = self.clock()
+        last = said.pack == job.missing[-1]
         with self.sessions.begin() as session:
-            study = claims.owned(session, claim.study_id, owner)
-            if study is None or study.revision != revision:
-                log.warning("analysis_discarded", study=claim.key, why="the lease was lost")
+            study = claims.owned(session, job.claim.study_id, owner)
+            if study is None or study.revision != job.study.revision:
+                log.warning("analysis_discarded", study=job.claim.key, why="the lease was lost")
                 return
-            decision = priority.decide(findings, study_facts.of(study, study.series), self.policy)
-            shadow = self.packs[study.pack].shadow
-            session.add(_analysis_row(study, findings, decision, seconds, now, shadow=shadow))
-            _keep_series_reasons(study, findings)
-            _set_priority(session, study, decision, now, shadow=shadow)
-            why = f"{findings.status}: {len(findings.positives)} findings above threshold"
-            studies.move(session, study, StudyState.COMPOSING, who=WHO, why=why, now=now)
+            row = record.add(session, study, said, self.policy, now)
+            decision = record.set_priority(
+                session, study, self.policy, now, who=WHO, complete=last
+            )
+            self.tell(session, study, row, now)
+            why = f"{said.findings.status}: {len(said.findings.positives)} findings above threshold"
+            if last:
+                studies.move(session, study, StudyState.COMPOSING, who=WHO, why=why, now=now)
+            else:
+                study.attempts = 1  # the next pack's first
+                why = f"{said.pack}: {why}"
+                studies.note(session, study.id, who=WHO, kind="analysed", why=why, now=now)
             waited_s = (now - study.last_instance_at).total_seconds()
-        self.observe(waited_s)
+        if said.pack == job.study.packs[0]:
+            self.observe(waited_s)
         log.info(
             "study_analysed",
-            study=claim.key,
-            revision=revision,
-            status=findings.status.value,
-            positives=len(findings.positives),
+            study=job.claim.key,
+            revision=job.study.revision,
+            pack=said.pack,
+            status=said.findings.status.value,
+            positives=len(said.findings.positives),
             priority=decision.level.value,
-            seconds=round(seconds, 2),
+            seconds=round(said.seconds, 2),
         )
+
+    def _go_on(self, job: _Job, owner: str) -> None:
+        """Every pack has answered already: a pack was taken out of the rule meanwhile."""
+        with self.sessions.begin() as session:
+            study = claims.owned(session, job.claim.study_id, owner)
+            if study is not None:
+                why, now = "every pack has answered", self.clock()
+                studies.move(session, study, StudyState.COMPOSING, who=WHO, why=why, now=now)
 
 
 def study_input(study: Study, rows: Sequence[tuple[Series, Instance]], spool: Path) -> StudyInput:
@@ -148,69 +264,22 @@ def study_input(study: Study, rows: Sequence[tuple[Series, Instance]], spool: Pa
 
 
 def with_thresholds(findings: Findings, site: Mapping[str, float]) -> Findings:
-    """Findings with the site's thresholds in place of the pack's."""
+    """Findings with the site's thresholds in place of the pack's.
+
+    A site threshold is a probability: where a model publishes a score against its own threshold,
+    that score no longer decides.
+    """
     if not site:
         return findings
     changed = tuple(
-        dataclasses.replace(f, threshold=site.get(f.label, f.threshold)) for f in findings.findings
+        dataclasses.replace(f, threshold=site[f.label], score=None) if f.label in site else f
+        for f in findings.findings
     )
     return dataclasses.replace(findings, findings=changed)
 
 
-def _analysis_row(
-    study: Study,
-    findings: Findings,
-    decision: priority.Decision,
-    seconds: float,
-    now: dt.datetime,
-    *,
-    shadow: bool,
-) -> Analysis:
-    return Analysis(
-        id=uuid.uuid4().hex,
-        study_id=study.id,
-        revision=study.revision,
-        pack=findings.pack.name,
-        pack_version=findings.pack.version,
-        pack_digest=findings.pack.digest,
-        code_version=__version__,
-        status=findings.status,
-        findings=findings.to_json(),
-        priority=decision.level,
-        priority_score=decision.score,
-        priority_reason=decision.reason,
-        shadow=shadow,
-        seconds=seconds,
-        created_at=now,
+def _pack_gone(pack: str) -> PackGone:
+    return PackGone(
+        f"pack {pack!r} is not configured any more; add it again, or route the study "
+        "anew: worklist-agent studies retry"
     )
-
-
-def _keep_series_reasons(study: Study, findings: Findings) -> None:
-    reports = {r.series_uid: r for r in findings.series}
-    for series in study.series:
-        report = reports.get(series.series_uid)
-        if report is not None:
-            series.reason = "" if report.used else report.reason
-        elif series.own_result:
-            series.reason = "a result of this agent"
-        elif series.modality not in IMAGE_MODALITIES:
-            series.reason = f"modality {series.modality or 'unknown'} is not read by models"
-
-
-def _set_priority(
-    session: Session, study: Study, decision: priority.Decision, now: dt.datetime, *, shadow: bool
-) -> None:
-    """The worklist moves with this commit; in shadow mode the ordered level stays."""
-    why = f"{decision.level}: {decision.reason}"
-    if shadow:
-        why += " (shadow mode: recorded, the worklist keeps the ordered priority)"
-    level = decision.level if not shadow else decision.ordered
-    if level is not None:
-        if study.reading_state == ReadingState.READ and level.rank < study.priority_rank:
-            # What was read was less urgent than what late images show: it comes back.
-            study.reading_state = ReadingState.UNREAD
-            why += "; back on the open list, it was read before these images came"
-        study.priority, study.priority_rank = level, level.rank
-        study.priority_score = 0.0 if shadow else decision.score
-        study.priority_reason = "ordered priority" if shadow else decision.reason
-    studies.note(session, study.id, who=WHO, kind="priority_set", why=why, now=now)

@@ -1,4 +1,4 @@
-"""The routing room: an assembled study gets its pack, or its reason why not."""
+"""The routing room: an assembled study gets its packs, or its reason why not."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from agent import facts as study_facts
 from agent.clock import Clock
 from agent.routing import rules
 from agent.settings import Level, PrioritySettings, RoutingSettings
+from db.models.study import PACK_SEPARATOR
 from db.queries import claims, studies
 from db.states import StudyState
 
@@ -37,9 +38,9 @@ class RoutingRoom:
                 return
             facts = study_facts.of(study, study.series)
             route = rules.route(facts, self.routing)
-            study.pack, study.rule = route.pack, route.rule
-            if route.pack:
-                why = f"rule {route.rule}: pack {route.pack}"
+            study.pack, study.rule = PACK_SEPARATOR.join(route.packs), route.rule
+            if route.packs:
+                why = f"rule {route.rule}: pack{'s' * (len(route.packs) > 1)} {study.pack}"
                 studies.move(session, study, StudyState.QUEUED, who=WHO, why=why, now=now)
             else:
                 # Not a negative: it is read at the level the order asked for.
@@ -49,4 +50,4 @@ class RoutingRoom:
                 study.priority_reason = f"not analysed: {route.reason}"
                 studies.move(session, study, StudyState.SKIPPED, who=WHO, why=route.reason, now=now)
                 study.done_at = now
-        log.info("study_routed", study=claim.key, pack=route.pack, rule=route.rule)
+        log.info("study_routed", study=claim.key, pack=study.pack, rule=route.rule)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,13 +51,16 @@ class Pictures:
             PictureError: no such finding, nothing to show of it, or its images are gone.
         """
         with reading(self._sessions) as session:
-            analysis = queries.latest_analysis(session, study_id)
-        if analysis is None:
+            analyses = queries.latest_analyses(session, study_id)
+        if not analyses:
             raise PictureError("the study has no analysis yet")
-        kept = self._cache_dir / f"{analysis.id}-{_digest(label)}.png"
-        if kept.is_file():
-            return kept.read_bytes()
-        grounding = _grounding(Findings.from_json(analysis.findings), label)
+        places = [self._cache_dir / f"{a.id}-{_digest(label)}.png" for a in analyses]
+        for kept in places:
+            if kept.is_file():
+                return kept.read_bytes()
+        said = [Findings.from_json(a.findings) for a in analyses]
+        which, grounding = _grounding(said, label)
+        kept = places[which]
         with self._rendering:
             if not kept.is_file():
                 _write(kept, self._render(study_id, grounding))
@@ -115,11 +119,13 @@ def paint(volume: Volume, k: int, grounding: Grounding) -> bytes:
     )
 
 
-def _grounding(said: Findings, label: str) -> Grounding:
-    finding = next((f for f in said.findings if f.label == label), None)
-    if finding is None or finding.grounding is None:
-        raise PictureError("the latest analysis does not localize such a finding")
-    return finding.grounding
+def _grounding(said: Sequence[Findings], label: str) -> tuple[int, Grounding]:
+    """Which of the analyses localizes the finding, and where."""
+    for which, one in enumerate(said):
+        for finding in one.findings:
+            if finding.label == label and finding.grounding is not None:
+                return which, finding.grounding
+    raise PictureError("the latest analysis does not localize such a finding")
 
 
 def _digest(label: str) -> str:

@@ -50,6 +50,7 @@ class AnalysisDetail:
     priority: str
     reason: str
     shadow: bool
+    provisional: bool
     created_at: dt.datetime
     findings: tuple[FindingLine, ...]
 
@@ -157,7 +158,10 @@ def study_detail(
 def _series(
     session: Session, study: Study, analyses: Sequence[Analysis]
 ) -> tuple[SeriesDetail, ...]:
-    reports = json.loads(analyses[-1].findings)["series"] if analyses else []
+    latest = [a for a in analyses if a.revision == analyses[-1].revision]
+    reports = [report for a in latest for report in json.loads(a.findings)["series"]]
+    # of several packs, the one that read the series speaks for it
+    reports.sort(key=lambda report: bool(report.get("used", False)))
     by_uid = {report["series_uid"]: report for report in reports}
     details = []
     for row in queries.series_of(session, study.id):
@@ -195,6 +199,7 @@ def _analysis(row: Analysis) -> AnalysisDetail:
         priority=row.priority,
         reason=row.priority_reason,
         shadow=row.shadow,
+        provisional=row.provisional,
         created_at=row.created_at,
         findings=finding_lines(said),
     )

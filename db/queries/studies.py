@@ -96,16 +96,36 @@ def note(
 
 
 def has_analysis(session: Session, study: Study) -> bool:
-    """Whether the study's current revision was analysed."""
+    """Whether any pack has analysed the study's current revision."""
     query = sa.select(Analysis.id).where(
         Analysis.study_id == study.id, Analysis.revision == study.revision
     )
     return session.execute(query).first() is not None
 
 
+def is_analysed(session: Session, study: Study) -> bool:
+    """Whether every pack that routing named has analysed the current revision."""
+    done = len(current_analyses(session, study))
+    return done > 0 and done >= len(study.packs)
+
+
 def analyses(session: Session, study_id: int) -> Sequence[Analysis]:
-    """All analyses of a study, oldest revision first."""
-    query = sa.select(Analysis).where(Analysis.study_id == study_id).order_by(Analysis.revision)
+    """All analyses of a study, oldest revision first, then in the order they were made."""
+    query = (
+        sa.select(Analysis)
+        .where(Analysis.study_id == study_id)
+        .order_by(Analysis.revision, Analysis.created_at, Analysis.id)
+    )
+    return session.execute(query).scalars().all()
+
+
+def current_analyses(session: Session, study: Study) -> Sequence[Analysis]:
+    """The analyses of the study's current revision, in the order they were made."""
+    query = (
+        sa.select(Analysis)
+        .where(Analysis.study_id == study.id, Analysis.revision == study.revision)
+        .order_by(Analysis.created_at, Analysis.id)
+    )
     return session.execute(query).scalars().all()
 
 

@@ -6,15 +6,17 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from db.models import Analysis, Delivery, Event, Instance, ReadingFeedback, Result, Series, Study
 from db.states import DeliveryState, ReadingState
 
 Row = TypeVar("Row")
+#: Most urgent first, as in `agent.settings.Level`.
+LEVELS = ("STAT", "HIGH", "MEDIUM", "LOW")
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,7 @@ class Candidate:
 
 
 def candidates(session: Session, reading_states: Sequence[ReadingState]) -> list[Candidate]:
-    """All studies in these reading states, unordered, with their latest analysis."""
-    newest = _newest_analysis()
+    """All studies in these reading states, unordered, with the analysis that decides."""
     query = (
         sa.select(
             Study.id,
@@ -47,11 +48,7 @@ def candidates(session: Session, reading_states: Sequence[ReadingState]) -> list
             Analysis.id,
             sa.func.coalesce(Analysis.shadow, sa.false()),
         )
-        .outerjoin(newest, newest.c.study_id == Study.id)
-        .outerjoin(
-            Analysis,
-            sa.and_(Analysis.study_id == Study.id, Analysis.revision == newest.c.revision),
-        )
+        .outerjoin(Analysis, Analysis.id == _shown_analysis())
         .where(Study.reading_state.in_(reading_states))
     )
     return [Candidate(*row) for row in session.execute(query)]
@@ -70,9 +67,15 @@ def analyses(session: Session, ids: Sequence[str]) -> dict[int, Analysis]:
 
 
 def latest_analysis(session: Session, study_id: int) -> Analysis | None:
-    """The analysis of the highest revision of a study."""
+    """The analysis of the highest revision of a study; of several packs, the most urgent one."""
+    return next(iter(latest_analyses(session, study_id)), None)
+
+
+def latest_analyses(session: Session, study_id: int) -> Sequence[Analysis]:
+    """The analyses of a study's highest analysed revision, the one that decides first."""
     query = sa.select(Analysis).where(Analysis.study_id == study_id)
-    return session.scalars(query.order_by(Analysis.revision.desc()).limit(1)).first()
+    rows = session.scalars(query.order_by(*_decides_first(Analysis))).all()
+    return [row for row in rows if row.revision == rows[0].revision]
 
 
 def findings_mentioning(session: Session, text: str, analysis_ids: Sequence[str]) -> dict[str, str]:
@@ -86,10 +89,19 @@ def findings_mentioning(session: Session, text: str, analysis_ids: Sequence[str]
 def delivery_counts(
     session: Session, analysis_ids: Sequence[str]
 ) -> Mapping[int, Mapping[str, int]]:
-    """Study id -> delivery state -> number of deliveries of these analyses."""
+    """Study id -> delivery state -> number of deliveries of the revisions of these analyses."""
+    shown = aliased(Analysis)
+    revisions = (
+        sa.select(Analysis.id)
+        .join(
+            shown,
+            sa.and_(shown.study_id == Analysis.study_id, shown.revision == Analysis.revision),
+        )
+        .where(shown.id.in_(analysis_ids))
+    )
     query = (
         sa.select(Delivery.study_id, Delivery.state, sa.func.count())
-        .where(Delivery.analysis_id.in_(analysis_ids))
+        .where(Delivery.analysis_id.in_(revisions))
         .group_by(Delivery.study_id, Delivery.state)
     )
     counts: dict[int, dict[str, int]] = defaultdict(dict)
@@ -201,7 +213,10 @@ def record_of(session: Session, study_id: int) -> Record:
 
     return Record(
         events=of(sa.select(Event).order_by(Event.at, Event.id), Event.study_id == study_id),
-        analyses=of(sa.select(Analysis).order_by(Analysis.revision), Analysis.study_id == study_id),
+        analyses=of(
+            sa.select(Analysis).order_by(Analysis.revision, Analysis.created_at, Analysis.id),
+            Analysis.study_id == study_id,
+        ),
         results=of(sa.select(Result).order_by(Result.id), Result.study_id == study_id),
         deliveries=of(sa.select(Delivery).order_by(Delivery.id), Delivery.study_id == study_id),
         feedback=of(
@@ -211,9 +226,20 @@ def record_of(session: Session, study_id: int) -> Record:
     )
 
 
-def _newest_analysis() -> sa.Subquery:
+def _shown_analysis() -> sa.ScalarSelect[str]:
+    """Id of the analysis that stands for a study on the worklist."""
+    row = aliased(Analysis)
     return (
-        sa.select(Analysis.study_id, sa.func.max(Analysis.revision).label("revision"))
-        .group_by(Analysis.study_id)
-        .subquery()
+        sa.select(row.id)
+        .where(row.study_id == Study.id)
+        .order_by(*_decides_first(row))
+        .limit(1)
+        .correlate(Study)
+        .scalar_subquery()
     )
+
+
+def _decides_first(row: type[Analysis]) -> tuple[sa.ColumnElement[Any], ...]:
+    """Newest revision, what counts before what is in shadow mode, then the most urgent pack."""
+    urgency = sa.case({level: n for n, level in enumerate(LEVELS)}, value=row.priority, else_=9)
+    return (row.revision.desc(), row.shadow, urgency, row.priority_score.desc(), row.created_at)
