@@ -93,7 +93,8 @@ def read_image(files: list[str]) -> sitk.Image:
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(files)
     try:
-        image = reader.Execute()
+        with _quiet():
+            image = reader.Execute()
     except RuntimeError as error:
         raise VolumeError("the files of the series do not form an image") from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
