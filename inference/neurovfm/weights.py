@@ -6,7 +6,7 @@ import importlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -137,13 +137,17 @@ def load_head_files(
     return LoadedHead(model.eval().requires_grad_(False), settings, provenance)
 
 
-def locate(name_or_path: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """The local directory of a model: as given, or fetched from the Hugging Face hub.
+def locate(
+    name_or_path: str | os.PathLike[str],
+    revision: str | None = None,
+    files: Sequence[str] = (CONFIG_FILE, *WEIGHT_FILES),
+) -> Path:
+    """The local directory of a model: as given, or these files of it fetched from the hub.
 
     The hub library's own settings hold: HF_HUB_OFFLINE, HF_HOME, HF_TOKEN.
 
     Raises:
-        WeightsError: neither a directory nor a hub id.
+        WeightsError: neither a directory nor a hub id, or the hub does not give it.
         NotAvailableError: a hub id, but the hub library is not installed.
     """
     directory = Path(name_or_path)
@@ -157,10 +161,15 @@ def locate(name_or_path: str | os.PathLike[str], revision: str | None = None) ->
     except ImportError as error:
         raise NotAvailableError(
             f"{name}: fetching from the Hugging Face hub needs its library: pip install "
-            "huggingface_hub, or download the files and name their directory"
+            "'worklist-agent[hub]', or download the files and name their directory"
         ) from error
-    wanted = [CONFIG_FILE, *WEIGHT_FILES]
-    return Path(hub.snapshot_download(name, revision=revision, allow_patterns=wanted))
+    try:
+        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=list(files)))
+    except (OSError, ValueError) as error:  # the hub's errors are OSErrors
+        raise WeightsError(
+            f"{name}: not fetched from the Hugging Face hub ({type(error).__name__}); check id, "
+            "revision and network, or download the files and name their directory"
+        ) from error
 
 
 def name_origin(

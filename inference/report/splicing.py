@@ -24,6 +24,10 @@ class PromptBatch:
     mask: Tensor
     labels: Tensor
 
+    def to(self, device: torch.device) -> PromptBatch:
+        """The same on a device."""
+        return PromptBatch(self.ids.to(device), self.mask.to(device), self.labels.to(device))
+
 
 @dataclass(frozen=True, eq=False)
 class SplicedBatch:
