@@ -6,19 +6,19 @@ import contextlib
 import datetime as dt
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from agent import faults
+from agent import faults, leases
 from agent.clock import Clock
 from agent.errors import AnalysisInterrupted
 from agent.rooms import Room
 from db.queries import claims, studies
 from db.queries.claims import Claim
-from db.states import StudyState
+from db.states import LEGAL_MOVES, StudyState
 
 log = structlog.get_logger(__name__)
 
@@ -74,67 +74,70 @@ class Worker:
             self._thread.join(timeout_s)
 
     def run_once(self) -> bool:
-        """Work on one study; False when there was none."""
-        with self._sessions.begin() as session:
-            claim = claims.claim(
-                session,
-                list(self._rooms),
-                owner=self._settings.owner,
-                lease=self._settings.lease,
-                now=self._clock(),
-            )
-        if claim is None:
+        """Work on one study, or on several that go together; False when there was none."""
+        claimed = self._claim()
+        if not claimed:
             return False
-        room = next(r for r in self._rooms.values() if claim.state in (r.takes, r.works_as))
+        state = claimed[0].state
+        room = next(r for r in self._rooms.values() if state in (r.takes, r.works_as))
         started = time.monotonic()
-        ok = self._run(room, claim)
-        self._observe(room.name, time.monotonic() - started, ok)
+        outcomes = self._run(room, claimed)
+        seconds = (time.monotonic() - started) / len(claimed)
+        for ok in outcomes:
+            self._observe(room.name, seconds, ok)
         return True
 
-    def _run(self, room: Room, claim: Claim) -> bool:
-        with structlog.contextvars.bound_contextvars(study=claim.key, room=room.name):
+    def _claim(self) -> list[Claim]:
+        owner, lease, now = self._settings.owner, self._settings.lease, self._clock()
+        takes = list(self._rooms)
+        with self._sessions.begin() as session:
+            first = claims.claim(session, takes, owner=owner, lease=lease, now=now)
+            if first is None:
+                return []
+            room = self._rooms.get(StudyState.QUEUED)
+            if room is None or room.works_as != first.state or room.run_many is None:
+                return [first]
+            more = room.batch - 1
+            mates = claims.claim_mates(session, first, more, owner=owner, lease=lease, now=now)
+            return [first, *mates]
+
+    def _run(self, room: Room, claimed: Sequence[Claim]) -> list[bool]:
+        """Run the room; for each claim, whether the work was done."""
+        first = claimed[0]
+        with structlog.contextvars.bound_contextvars(study=first.key, room=room.name):
             try:
-                with self._lease_kept(claim):
-                    room.run(claim, self._settings.owner)
+                with contextlib.ExitStack() as kept:
+                    for claim in claimed:
+                        kept.enter_context(self._lease_kept(claim))
+                    failed = self._failures(room, claimed)
             except AnalysisInterrupted as error:
-                self._give_back(room, claim, str(error))
-                return False
+                for claim in claimed:
+                    self._give_back(room, claim, str(error))
+                return [False] * len(claimed)
             except Exception as error:  # noqa: BLE001  the edge: recorded, then decided by policy
-                self._record_failure(room, claim, error)
-                return False
-            return True
+                failed = dict.fromkeys((claim.study_id for claim in claimed), error)
+        for claim in claimed:
+            if claim.study_id in failed:
+                with structlog.contextvars.bound_contextvars(study=claim.key, room=room.name):
+                    self._record_failure(room, claim, failed[claim.study_id])
+        return [claim.study_id not in failed for claim in claimed]
 
-    @contextlib.contextmanager
-    def _lease_kept(self, claim: Claim) -> Iterator[None]:
-        """Renew the lease while the room works: only the work of a dead process runs out."""
-        done = threading.Event()
-        args = (claim, done)
-        keeper = threading.Thread(target=self._renew_until, args=args, name="lease", daemon=True)
-        keeper.start()
-        try:
-            yield
-        finally:
-            done.set()
-            keeper.join()
+    def _failures(self, room: Room, claimed: Sequence[Claim]) -> Mapping[int, Exception]:
+        if len(claimed) > 1 and room.run_many is not None:
+            return room.run_many(claimed, self._settings.owner)
+        room.run(claimed[0], self._settings.owner)
+        return {}
 
-    def _renew_until(self, claim: Claim, done: threading.Event) -> None:
-        lease = self._settings.lease
-        while not done.wait(lease.total_seconds() / 3):
-            try:
-                with self._sessions.begin() as session:
-                    kept = claims.renew(
-                        session,
-                        claim.study_id,
-                        owner=self._settings.owner,
-                        lease=lease,
-                        now=self._clock(),
-                    )
-            except Exception as error:  # noqa: BLE001  the database is away: the next renewal may work
-                log.warning("lease_not_renewed", study=claim.key, why=faults.describe(error))
-                continue
-            if not kept and not done.is_set():
-                log.warning("lease_lost", study=claim.key)
-                return
+    def _lease_kept(self, claim: Claim) -> contextlib.AbstractContextManager[None]:
+        owner, lease = self._settings.owner, self._settings.lease
+
+        def renew() -> bool:
+            with self._sessions.begin() as session:
+                return claims.renew(
+                    session, claim.study_id, owner=owner, lease=lease, now=self._clock()
+                )
+
+        return leases.kept(renew, lease, claim.key)
 
     def _give_back(self, room: Room, claim: Claim, why: str) -> None:
         with self._sessions.begin() as session:
@@ -153,10 +156,10 @@ class Worker:
             study = claims.owned(session, claim.study_id, self._settings.owner)
             if study is None:
                 return
-            if give_up:
+            if give_up and StudyState.FAILED in LEGAL_MOVES[StudyState(study.state)]:
                 studies.move(session, study, StudyState.FAILED, who=room.name, why=why, now=now)
                 return
-            delay_s = min(FIRST_RETRY_S * 2 ** (claim.attempts - 1), MAX_RETRY_S)
+            delay_s = min(FIRST_RETRY_S * 2 ** min(claim.attempts - 1, 10), MAX_RETRY_S)
             at = now + dt.timedelta(seconds=delay_s)
             claims.retry_later(session, study, who=room.name, why=why, at=at, now=now)
 

@@ -23,6 +23,10 @@ class Claim:
     attempts: int
 
 
+#: Ordered so, a study is first in its queue, and alone.
+FIRST = "STAT"
+
+
 def claim(
     session: Session,
     takes: Sequence[StudyState],
@@ -35,7 +39,43 @@ def claim(
 
     A queued study moves to ANALYSING with the claim, so that the page shows it. The caller commits.
     """
-    query = (
+    study = session.execute(_due(takes, now).limit(1)).scalar_one_or_none()
+    return None if study is None else _take(session, study, owner, lease, now)
+
+
+def claim_mates(
+    session: Session,
+    first: Claim,
+    number: int,
+    *,
+    owner: str,
+    lease: dt.timedelta,
+    now: dt.datetime,
+) -> list[Claim]:
+    """Lease up to `number` more queued studies for the same packs, to be analysed together.
+
+    Only what waits already, only at their first attempt, and none beside a study ordered STAT: it
+    would have to wait until its neighbors are read too.
+    """
+    study = session.get_one(Study, first.study_id)
+    if number < 1 or study.ordered_priority.upper() == FIRST:
+        return []
+    query = _due([StudyState.QUEUED], now).where(Study.pack == study.pack, Study.attempts == 0)
+    mates = session.execute(query.limit(number)).scalars().all()
+    return [_take(session, mate, owner, lease, now) for mate in mates]
+
+
+def claim_receiving(
+    session: Session, study_id: int, *, owner: str, lease: dt.timedelta, now: dt.datetime
+) -> Claim | None:
+    """Lease a study while it is received, for its provisional analysis; assembly ends the lease."""
+    query = _due([StudyState.RECEIVING], now).where(Study.id == study_id, Study.revision == 0)
+    study = session.execute(query).scalar_one_or_none()
+    return None if study is None else _take(session, study, owner, lease, now)
+
+
+def _due(takes: Sequence[StudyState], now: dt.datetime) -> sa.Select[Study]:
+    return (
         sa.select(Study)
         .where(
             Study.state.in_(takes),
@@ -43,16 +83,17 @@ def claim(
             sa.or_(Study.lease_until.is_(None), Study.lease_until <= now),
         )
         .order_by(
-            sa.case((sa.func.upper(Study.ordered_priority) == "STAT", 0), else_=1),
+            sa.case((sa.func.upper(Study.ordered_priority) == FIRST, 0), else_=1),
             Study.assembled_at,
             Study.id,
         )
-        .limit(1)
         .with_for_update(skip_locked=True)
     )
-    study = session.execute(query).scalar_one_or_none()
-    if study is None:
-        return None
+
+
+def _take(
+    session: Session, study: Study, owner: str, lease: dt.timedelta, now: dt.datetime
+) -> Claim:
     study.lease_owner, study.lease_until = owner, now + lease
     study.attempts += 1
     if study.state == StudyState.QUEUED:
