@@ -19,6 +19,7 @@ from agent.commands import (
     send,
     serve,
     studies,
+    vllm,
 )
 from agent.commands.common import ExitCode
 
@@ -52,6 +53,7 @@ app.add_typer(studies.app, name="studies")
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(packs.app, name="packs")
 app.add_typer(database.app, name="db")
+app.add_typer(vllm.app, name="vllm")
 app.add_typer(config.app, name="config")
 
 

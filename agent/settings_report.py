@@ -43,6 +43,8 @@ class ReportSettings(Section):
     max_concurrency: PositiveInt = 8
     """Drafts under way at once on each replica."""
     max_attempts: PositiveInt = 3
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Of the served model, and of embeddings on their way there."""
     stream: bool = False
     """Ask for tokens as they come: a server that hangs is noticed after stall_s."""
     stall_s: PositiveFloat = 20.0
