@@ -151,12 +151,11 @@ def parity(
     as_json: common.JsonOption = False,
 ) -> None:
     """Measure this version against numbers of the official code; exit status 1 if one is off."""
-    from inference.neurovfm import parity as measurement
-    from inference.neurovfm import parity_report
+    from inference import parity as measurement
 
     rows = measurement.measure(golden)
     if out is not None:
-        parity_report.write_report(rows, out)
+        measurement.write_report(rows, measurement.chapters(), out)
     listing = [
         {
             "case": row.case,

@@ -1,82 +1,37 @@
-"""Measures how far this implementation is from the reference's golden numbers.
+"""Measures how far this implementation of NeuroVFM is from the reference's golden numbers.
 
-`measure` walks every case of a golden set that this version covers; `within` of each row says
-whether the case's own tolerance holds. docs/parity.md is written from these rows, never by hand.
+`within` of each row says whether the case's own tolerance holds. docs/parity.md is written from
+these rows, never by hand.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from inference.neurovfm import batching, pipeline, preprocess, weights
 from inference.neurovfm.heads import HeadOutput
 from inference.neurovfm.model import VisionTransformer
+from inference.neurovfm.parity_differences import CHAPTERS
 from inference.neurovfm.studies import Source, StudyPreprocessor, read_image
 from inference.neurovfm.tokens import normalise
+from inference.parity.rows import Array, Measure, Row, arrays, compare
 from inference.study import SeriesInput
 from inference.volumes import read_series
 from inference.volumes.model_grid import model_grid
 
-Array = npt.NDArray[Any]
+__all__ = ["CHAPTERS", "MEASURES"]
+
 Arrays = Mapping[str, Array]
 
 AMP_RELATIVE = 3e-2
 """Norm of the difference of bfloat16 autocast, relative to the embeddings' norm."""
 LINK_BYTES = 100
 """A file this small in place of an image is a link that a copy turned into text."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One comparison with the reference.
-
-    Attributes:
-        case: golden case, e.g. ``n2_encoder``.
-        subject: volume, study, variant or head.
-        quantity: what was compared.
-        values: how many numbers were compared.
-        difference: largest absolute difference (bf16 rows: relative norm of the difference).
-        tolerance: as the case states it.
-        within: whether every value is inside the tolerance.
-    """
-
-    case: str
-    subject: str
-    quantity: str
-    values: int
-    difference: float
-    tolerance: str
-    within: bool
-
-
-def measure(golden_root: Path) -> list[Row]:
-    """Compare with every case of a golden set that is there.
-
-    Raises:
-        FileNotFoundError: the set holds none of the cases.
-    """
-    measures: Mapping[str, Callable[[Path, Mapping[str, Any]], Iterator[Row]]] = {
-        "n1_preprocess": _preprocessing,
-        "n2_encoder": _encoder,
-        "n3_heads": _heads,
-    }
-    rows: list[Row] = []
-    for case, walk in measures.items():
-        meta = golden_root / case / "meta.json"
-        if meta.is_file():
-            rows += walk(golden_root / case, json.loads(meta.read_text(encoding="utf-8")))
-    if not rows:
-        raise FileNotFoundError(f"no golden case ({', '.join(measures)}) in the given folder")
-    return rows
 
 
 def _preprocessing(folder: Path, meta: Mapping[str, Any]) -> Iterator[Row]:
@@ -90,31 +45,31 @@ def _preprocessing(folder: Path, meta: Mapping[str, Any]) -> Iterator[Row]:
 
 def _volume(folder: Path, name: str, facts: Mapping[str, Any]) -> Iterator[Row]:
     """One image file to voxels in model space, coordinates and background flags."""
-    expected = _arrays(folder / f"{name}.npz")
+    expected = arrays(folder / f"{name}.npz")
     image = read_image(Source(name, (str(folder / facts["file"]),)))
     values, _ = preprocess.to_model_space(image, facts["kind"], "reference")
     series = preprocess.tokenize(values, facts["kind"], remove_background=False)
     turned = expected["pre"].transpose({0: (0, 1, 2), 1: (1, 0, 2), 2: (2, 1, 0)}[facts["view"]])
     background = (~series[0].foreground.ravel()).astype(np.uint8)
     place = (folder.name, name)
-    yield _row(place, "voxels", values, turned, "exact")
-    yield _row(place, "coordinates", series[0].coords, expected["coords"], "exact")
-    yield _row(place, "background flags", background, expected["filtered"], "exact")
+    yield compare(place, "voxels", values, turned, "exact")
+    yield compare(place, "coordinates", series[0].coords, expected["coords"], "exact")
+    yield compare(place, "background flags", background, expected["filtered"], "exact")
 
 
 def _study(folder: Path, name: str, facts: Mapping[str, Any], said: str) -> Iterator[Row]:
     """One study, NIfTI or DICOM, to the official batch."""
-    expected = _arrays(folder / f"study_{name}.npz")
+    expected = arrays(folder / f"study_{name}.npz")
     study = _located(facts["arg"], folder / "input")
     batch = StudyPreprocessor(**facts["kwargs"]).load_study(study, modality=facts["modality"])
     place = (folder.name, f"study {name}")
-    yield _row(place, "tokens", batch["img"].numpy(), expected["img"], said)
+    yield compare(place, "tokens", batch["img"].numpy(), expected["img"], said)
     for key in ("coords", "series_cu_seqlens", "study_cu_seqlens"):
-        yield _row(place, key, batch[key].numpy(), expected[key], "exact")
+        yield compare(place, key, batch[key].numpy(), expected[key], "exact")
     series = [_dicom_files(item) for item in (study if isinstance(study, list) else [study])]
     if all(series):
         found = _from_spool(series, facts["modality"])
-        yield _row(place, "tokens, agent's own path", found, expected["img"], said)
+        yield compare(place, "tokens, agent's own path", found, expected["img"], said)
 
 
 def _dicom_files(item: str) -> tuple[Path, ...]:
@@ -139,22 +94,22 @@ def _from_spool(series: Sequence[tuple[Path, ...]], modality: str) -> Array:
 
 
 def _encoder(folder: Path, meta: Mapping[str, Any]) -> Iterator[Row]:
-    expected, said = _arrays(folder / "data.npz"), meta["tolerance"]["embeddings"]
+    expected, said = arrays(folder / "data.npz"), meta["tolerance"]["embeddings"]
     place = (folder.name, "checkpoint")
     packed = _packed(expected, meta["batch"])
     parts = torch.split(packed.tokens, list(packed.lengths))
     normal = torch.cat([normalise(x, w) for x, w in zip(parts, packed.windows, strict=True)])
     model = _load_encoder(folder / "checkpoint").model
     edges = torch.from_numpy(expected["series_cu_seqlens"])
-    yield _row(place, "embeddings", batching.embed(model, packed), expected["embeddings"], said)
+    yield compare(place, "embeddings", batching.embed(model, packed), expected["embeddings"], said)
     yield _half_precision(place, batching.embed(model, packed, use_amp=True), expected)
     with torch.inference_mode():
         for quantity, values in _stages(model, normal, packed.coords, expected).items():
-            yield _row(place, quantity, values, expected[quantity], said)
+            yield compare(place, quantity, values, expected[quantity], said)
         index = meta["attn_golden"]["series_index"]
         attention = model.attention_weights(normal, packed.coords, edges, series=index)
     wanted = expected["attn_last_series"]
-    yield _row(place, "attention", attention, wanted, meta["tolerance"]["attn"])
+    yield compare(place, "attention", attention, wanted, meta["tolerance"]["attn"])
     for name in meta["variants"]:
         yield _variant(folder, name, normal, expected, said)
 
@@ -178,14 +133,14 @@ def _stages(
 
 def _variant(folder: Path, name: str, normal: torch.Tensor, data: Arrays, said: str) -> Row:
     """One configuration variant, on as many series as its output covers."""
-    wanted = _arrays(folder / f"variant_{name}" / "out.npz")["output"]
+    wanted = arrays(folder / f"variant_{name}" / "out.npz")["output"]
     edges = data["series_cu_seqlens"]
     bounds = torch.from_numpy(edges[: int(np.searchsorted(edges, len(wanted))) + 1])
     coords = torch.from_numpy(data["coords"][: len(wanted)].astype(np.int64))
     model = _load_encoder(folder / f"variant_{name}").model
     with torch.inference_mode():
         out = model(normal[: len(wanted)], coords, bounds)
-    return _row((folder.name, f"variant {name}"), "embeddings", out, wanted, said)
+    return compare((folder.name, f"variant {name}"), "embeddings", out, wanted, said)
 
 
 def _half_precision(place: tuple[str, str], found: torch.Tensor, data: Arrays) -> Row:
@@ -199,7 +154,7 @@ def _half_precision(place: tuple[str, str], found: torch.Tensor, data: Arrays) -
 
 def _heads(folder: Path, meta: Mapping[str, Any]) -> Iterator[Row]:
     for name, facts in meta["cases"].items():
-        given = _arrays(folder / ("input768.npz" if "label_names" in facts else "input.npz"))
+        given = arrays(folder / ("input768.npz" if "label_names" in facts else "input.npz"))
         head = weights.load_head_files(
             folder / name / weights.CONFIG_FILE, weights.weights_file(folder / name)
         ).model
@@ -210,8 +165,10 @@ def _heads(folder: Path, meta: Mapping[str, Any]) -> Iterator[Row]:
                     torch.from_numpy(given["study_cu_seqlens"]),
                 )
             )
-        for quantity, wanted in _arrays(folder / name / "out.npz").items():
-            yield _row((folder.name, name), quantity, answer[quantity], wanted, meta["tolerance"])
+        for quantity, wanted in arrays(folder / name / "out.npz").items():
+            yield compare(
+                (folder.name, name), quantity, answer[quantity], wanted, meta["tolerance"]
+            )
 
 
 def _quantities(answer: HeadOutput) -> dict[str, torch.Tensor]:
@@ -227,20 +184,6 @@ def _quantities(answer: HeadOutput) -> dict[str, torch.Tensor]:
     return {name: values for name, values in found.items() if values is not None}
 
 
-def _row(
-    place: tuple[str, str], quantity: str, found: Array | torch.Tensor, wanted: Array, said: str
-) -> Row:
-    """Compare values with the reference's under a tolerance as the case words it."""
-    if tuple(found.shape) != wanted.shape:
-        return Row(*place, quantity, wanted.size, float("inf"), said, within=False)
-    difference = np.abs(np.asarray(found, np.float64) - wanted.astype(np.float64))
-    read = {k: float(v) for k, v in re.findall(r"(rtol|atol)\s+([0-9.e-]+)", said)}
-    allowed = read.get("atol", 0.0) + read.get("rtol", 0.0) * np.abs(wanted.astype(np.float64))
-    largest = float(difference.max(initial=0.0))
-    within = bool((difference <= allowed).all())
-    return Row(*place, quantity, wanted.size, largest, said, within)
-
-
 def _packed(data: Arrays, facts: Mapping[str, Any]) -> batching.Packed:
     return batching.Packed(
         tokens=torch.from_numpy(data["img"]),
@@ -252,11 +195,6 @@ def _packed(data: Arrays, facts: Mapping[str, Any]) -> batching.Packed:
 
 def _load_encoder(folder: Path) -> weights.LoadedEncoder:
     return weights.load_encoder_files(folder / weights.CONFIG_FILE, weights.weights_file(folder))
-
-
-def _arrays(file: Path) -> dict[str, Array]:
-    with np.load(file) as data:
-        return {key: data[key] for key in data.files}
 
 
 def _located(argument: str | list[str], inputs: Path) -> str | list[str]:
@@ -274,3 +212,10 @@ def _linked(file: Path) -> Path:
     if file.stat().st_size >= LINK_BYTES:
         return file
     return (file.parent / file.read_text(encoding="utf-8").strip()).resolve()
+
+
+MEASURES: Mapping[str, Measure] = {
+    "n1_preprocess": _preprocessing,
+    "n2_encoder": _encoder,
+    "n3_heads": _heads,
+}

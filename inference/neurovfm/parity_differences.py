@@ -1,40 +1,8 @@
-"""Writes docs/parity.md: measured differences from the reference, and the deliberate ones."""
+"""Where this implementation of NeuroVFM parts from the reference on purpose."""
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
-from itertools import groupby
-from pathlib import Path
-
-import numpy as np
-import torch
-
-from inference.neurovfm.parity import Row
-
-HEAD = """# Parity with the reference
-
-<!-- Written by `worklist-agent packs parity`. Do not edit: run the command. -->
-
-The golden sets were made with the reference code of NeuroVFM; `make test` holds every row below
-against the tolerance that the set itself states. Differences are the largest absolute ones, in
-float32 on the CPU; for bfloat16 autocast it is the norm of the difference over the embeddings'
-norm. 0 means equal in every bit. "Agent's own path" is DICOM through the spool's volumes and the
-safe rules, without a file between.
-"""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One place where this implementation parts from the reference on purpose."""
-
-    subject: str
-    reference: str
-    ours: str
-    reason: str
-
+from inference.parity.rows import Chapter, Difference
 
 ALWAYS = (
     Difference(
@@ -138,86 +106,11 @@ SAFE = (
     ),
 )
 
-
-def write_report(rows: Sequence[Row], path: Path) -> None:
-    """Write the whole document."""
-    path.write_text(compose(rows), encoding="utf-8")
-
-
-def compose(rows: Sequence[Row]) -> str:
-    """The document as Markdown."""
-    outside = [row for row in rows if not row.within]
-    verdict = f"{len(rows)} comparisons, {len(outside)} outside their tolerance."
-    made = (
-        f"Measured with torch {torch.__version__}, SimpleITK {version('SimpleITK')}, "
-        f"numpy {np.__version__} on {platform.machine()}, CPU."
-    )
-    parts = [
-        HEAD,
-        f"**{verdict}** {made}\n",
-        "## Summary\n",
-        *_table(
-            ("case", "quantity", "subjects", "values", "largest difference", "tolerance", "within"),
-            _summary(rows),
-        ),
-        "\n## Where we differ on purpose, always\n",
-        *_differences(ALWAYS),
-        "\n## Where the agent's own path differs (`safe` rules)\n",
-        'The official interface keeps the reference\'s rules unless `rules="safe"` is asked for.\n',
-        *_differences(SAFE),
-        "\n## Every comparison\n",
-        *_table(
-            ("case", "subject", "quantity", "values", "largest difference", "within"),
-            (
-                (
-                    r.case,
-                    r.subject,
-                    r.quantity,
-                    str(r.values),
-                    _number(r.difference),
-                    _yes(r.within),
-                )
-                for r in rows
-            ),
-        ),
-    ]
-    return "\n".join(parts) + "\n"
-
-
-def _summary(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
-    """One line for each quantity of a case."""
-
-    def key(row: Row) -> tuple[str, str, str]:
-        return row.case, row.quantity, row.tolerance
-
-    for (case, quantity, tolerance), group in groupby(sorted(rows, key=key), key):
-        found = list(group)
-        yield (
-            case,
-            quantity,
-            str(len(found)),
-            str(sum(row.values for row in found)),
-            _number(max(row.difference for row in found)),
-            tolerance,
-            _yes(all(row.within for row in found)),
-        )
-
-
-def _differences(listed: Sequence[Difference]) -> list[str]:
-    return _table(
-        ("what", "reference", "here", "why"),
-        ((d.subject, d.reference, d.ours, d.reason) for d in listed),
-    )
-
-
-def _table(head: tuple[str, ...], lines: Iterator[tuple[str, ...]]) -> list[str]:
-    rule = "|" + "---|" * len(head)
-    return [f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)]
-
-
-def _number(value: float) -> str:
-    return "0" if value == 0 else f"{value:.1e}"
-
-
-def _yes(within: bool) -> str:
-    return "yes" if within else "**no**"
+CHAPTERS = (
+    Chapter("NeuroVFM: where we differ on purpose, always", "", ALWAYS),
+    Chapter(
+        "NeuroVFM: where the agent's own path differs (`safe` rules)",
+        'The official interface keeps the reference\'s rules unless `rules="safe"` is asked for.',
+        SAFE,
+    ),
+)
