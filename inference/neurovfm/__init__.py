@@ -5,7 +5,7 @@
     encoder, preprocessor = load_encoder("path/or/hub-id")
     head = load_diagnostic_head("path/or/hub-id")
     batch = preprocessor.load_study("study/", modality="ct")
-    print(head.predict(encoder.embed(batch), batch))
+    predictions = head.predict(encoder.embed(batch), batch)
 
 Names are loaded when first used, so that reading labels or a pack does not import torch.
 """

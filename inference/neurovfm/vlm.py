@@ -74,7 +74,7 @@ def load_vlm(
         torch.bfloat16 if half else torch.float32,
         rounded_buffers=rounded,
     )
-    style = _style(prompt, directory, parts.system_prompt)
+    style = _style(prompt, directory)
     pipeline = FindingsGenerationPipeline(parts, language_model, style, target, rounded=rounded)
     return pipeline, StudyPreprocessor()
 
@@ -265,5 +265,5 @@ def _style(
     if given is not None or file.is_file():
         return PromptStyle.read(file)
     log.warning("prompt_wording_not_given")
-    style = PromptStyle.default()
-    return replace(style, system=system_prompt) if system_prompt else style
+    style, system = PromptStyle.default(), official.read_system_prompt(directory)
+    return replace(style, system=system) if system else style
