@@ -256,9 +256,7 @@ def interpret_findings(
     return opinion
 
 
-def _style(
-    given: PathLike | PromptStyle | None, directory: Path, system_prompt: str
-) -> PromptStyle:
+def _style(given: PathLike | PromptStyle | None, directory: Path) -> PromptStyle:
     if isinstance(given, PromptStyle):
         return given
     file = Path(given) if given is not None else directory / PROMPT_FILE

@@ -5,6 +5,7 @@ Needs the extra `local`. Nothing is fetched and no code of a model directory is 
 
 from __future__ import annotations
 
+import importlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -147,9 +148,8 @@ class LanguageModel:
         return embeds.to(device=device, dtype=self.model.dtype), mask.to(device)
 
     def _settings(self, decoding: Decoding) -> Any:
-        from transformers import GenerationConfig
-
-        return GenerationConfig(
+        transformers: Any = importlib.import_module("transformers")
+        return transformers.GenerationConfig(
             max_new_tokens=decoding.max_new_tokens,
             min_new_tokens=decoding.min_new_tokens,
             num_beams=decoding.beams,
@@ -203,8 +203,9 @@ def round_rotary(model: nn.Module) -> int:
 
 def _from_files(directory: Path, dtype: torch.dtype) -> Any:
     try:
-        from transformers import AutoModelForCausalLM
-        from transformers.utils import logging as progress
+        # Imported by name: most of the library carries no annotations.
+        transformers: Any = importlib.import_module("transformers")
+        progress: Any = importlib.import_module("transformers.utils.logging")
     except ImportError as error:
         raise NotAvailableError(
             "a language model in this process needs transformers: install worklist-agent[local], "
@@ -214,7 +215,7 @@ def _from_files(directory: Path, dtype: torch.dtype) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of third parties, about settings that we do not use
         try:
-            model, report = AutoModelForCausalLM.from_pretrained(
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
                 str(directory.resolve()),
                 local_files_only=True,
                 trust_remote_code=False,

@@ -6,13 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import structlog
 import torch
 
 from inference import devices
-from inference.errors import DeviceError, InferenceError
+from inference.errors import DeviceError, InferenceError, PackError
+from inference.manifest import Manifest
 from inference.report.answer import SCHEMA, read_answer
 from inference.report.assembler import PromptAssembler
 from inference.report.decoding import REFERENCE, Decoding
@@ -59,6 +61,39 @@ class LocalDrafter:
         """A drafter around a loaded model."""
         writer = PromptWriter(style, model.vocabulary, empty_assistant_turn)
         return LocalDrafter(model, PromptAssembler(writer, model.rows, model.width), name, decoding)
+
+    @staticmethod
+    def load(
+        directory: Path,
+        manifest: Manifest,
+        device: torch.device | None = None,
+        decoding: Decoding = REFERENCE,
+    ) -> LocalDrafter:
+        """The drafter of a pack; its language model is loaded onto the device.
+
+        In bfloat16 on a GPU, as it was trained, and in float32 on the CPU.
+
+        Raises:
+            PackError: the pack has no [report] section, or a file does not fit.
+            NotAvailableError: transformers is not installed (extra `local`).
+        """
+        section = manifest.report
+        if section is None:
+            raise PackError(f"pack {manifest.name}: has no [report] section, it drafts no reports")
+        target = device or torch.device("cpu")
+        model = LanguageModel.load(
+            directory / section.language_model,
+            target,
+            torch.bfloat16 if target.type == "cuda" else torch.float32,
+            rounded_buffers=section.rounded_buffers,
+        )
+        return LocalDrafter.of(
+            model,
+            PromptStyle.read(directory / section.prompt),
+            f"{manifest.name} {manifest.version}",
+            empty_assistant_turn=section.empty_assistant_turn,
+            decoding=decoding,
+        )
 
     def draft(self, tokens: VisualTokens, context: ClinicalContext, priority_rank: int) -> Draft:
         """Draft one study; waits for the draft before it, whatever the rank.

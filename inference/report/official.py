@@ -56,11 +56,6 @@ class FindingsModel:
     language_model: Path
     connector_sha256: str
 
-    @property
-    def system_prompt(self) -> str:
-        """Text of the system turn, where the configuration holds it."""
-        return str(self.config["language_model_cf"].get("system_prompt") or "")
-
 
 def read_findings_model(directory: Path) -> FindingsModel:
     """Load encoder and connector, every key of them, and find the language model.
@@ -88,6 +83,16 @@ def read_findings_model(directory: Path) -> FindingsModel:
     connector = load_connector(sizes, weights)
     connector.load_state_dict(in_half(connector.state_dict()))
     return FindingsModel(config, encoder, connector, language_model, sha256_of(weights))
+
+
+def read_system_prompt(directory: Path) -> str:
+    """Text of the system turn, where the directory's configuration holds it; else empty.
+
+    Raises:
+        ConfigError: there is no such configuration.
+    """
+    settings = _object(read_json(directory / CONFIG_FILE), "language_model_cf")
+    return str(settings.get("system_prompt") or "")
 
 
 def in_half(state: Mapping[str, torch.Tensor]) -> StateDict:
