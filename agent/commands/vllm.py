@@ -49,7 +49,7 @@ def install(
 @app.command("serve")
 def serve(
     pack: Annotated[
-        str | None, typer.Option(help="Pack of [packs]. Default: report.pack.", show_default=False)
+        str | None, typer.Option(help="Name of the pack. Default: report.pack.", show_default=False)
     ] = None,
     folder: FolderOption = None,
     host: Annotated[str | None, typer.Option(help="Default: of the first endpoint.")] = None,
