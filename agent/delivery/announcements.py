@@ -29,7 +29,7 @@ import datetime as dt
 import enum
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -160,16 +160,7 @@ class Announcement:
         return tuple(sorted(found, key=lambda f: -f.probability))
 
 
-#: Where the draft of an analysis is found; None = there is none.
-FindDraft = Callable[[Session, Study], Draft | None]
-
-
-def no_draft(_session: Session, _study: Study) -> Draft | None:
-    """Drafting is off."""
-    return None
-
-
-def build(session: Session, delivery: Delivery, find_draft: FindDraft = no_draft) -> Announcement:
+def build(session: Session, delivery: Delivery) -> Announcement:
     """The announcement of an outbox row, from the rows as they are now."""
     study = session.get_one(Study, delivery.study_id)
     kind = Kind(delivery.kind)
@@ -184,7 +175,7 @@ def build(session: Session, delivery: Delivery, find_draft: FindDraft = no_draft
         identity=read_identity(delivery.identity) or identity_of(study),
         priority=_priority(study, session.get_one(Analysis, delivery.analysis_id)),
         opinions=tuple(_opinion(a) for a in rows.current_analyses(session, study)),
-        draft=find_draft(session, study) if kind is Kind.REPORT else None,
+        draft=_draft(session, study) if kind is Kind.REPORT else None,
     )
 
 
@@ -265,6 +256,11 @@ def _priority(study: Study, analysis: Analysis) -> Priority:
     return Priority(Level(level), score, reason, study.ordered_priority)
 
 
+def _draft(session: Session, study: Study) -> Draft | None:
+    row = rows.current_draft(session, study)
+    return Draft.from_json(row.draft) if row is not None and row.draft else None
+
+
 def _opinion(analysis: Analysis) -> Opinion:
     said = Findings.from_json(analysis.findings)
     return Opinion(
@@ -285,7 +281,6 @@ __all__: Sequence[str] = (
     "CAUTION",
     "KINDS",
     "Announcement",
-    "FindDraft",
     "Kind",
     "Opinion",
     "Priority",
@@ -293,7 +288,6 @@ __all__: Sequence[str] = (
     "build",
     "control_id",
     "identity_of",
-    "no_draft",
     "read_identity",
     "worth_telling",
     "write_identity",

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from agent import faults, retry
 from agent.clock import Clock, utc_now
 from agent.delivery import announcements, identity
-from agent.delivery.announcements import Announcement, FindDraft
+from agent.delivery.announcements import Announcement
 from agent.delivery.channels import Channel, MessageChannel
 from agent.delivery.identity import Identity
 from agent.delivery.outbox import WHO
@@ -49,7 +49,6 @@ class Outbox:
         owner: names this node in leases; give `release_all_of` the same at start.
         observe: told of every outcome, for metrics.
         poll_s: how often idle threads look; `wake` makes them look at once.
-        find_draft: where the draft of a study is, for those who are told of it.
     """
 
     def __init__(
@@ -63,7 +62,6 @@ class Outbox:
         owner: str = "outbox",
         observe: Observe = lambda _destination, _kind, _outcome: None,
         poll_s: float = 1.0,
-        find_draft: FindDraft = announcements.no_draft,
     ) -> None:
         self._sessions = sessions
         self._routes = dict(routes)
@@ -73,7 +71,6 @@ class Outbox:
         self._owner = owner
         self._observe = observe
         self._poll_s = poll_s
-        self._find_draft = find_draft
         self._stop = threading.Event()
         self._work = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -172,7 +169,7 @@ class Outbox:
     def _announcement(self, claimed: ClaimedDelivery) -> Announcement:
         with reading(self._sessions) as session:
             row = session.get_one(Delivery, claimed.id)
-            return announcements.build(session, row, self._find_draft)
+            return announcements.build(session, row)
 
     def _failed(self, claimed: ClaimedDelivery, error: Exception) -> None:
         now = self._clock()

@@ -48,13 +48,13 @@ class Hl7Message(Base):
     """A message as received; recorded before it is acknowledged, so that an AA is never a lie."""
 
     __tablename__ = "hl7_message"
-    __table_args__ = (UniqueConstraint("sender", "control_id"),)
+    __table_args__ = (UniqueConstraint("sender", "control_id", "sha256"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     sender: Mapped[str] = mapped_column(String(128))
     """Sending application and facility (MSH-3, MSH-4); control ids are unique per sender."""
-    control_id: Mapped[str | None] = mapped_column(String(200))
-    """MSH-10; None when the bytes have none, so that every such message is kept."""
+    control_id: Mapped[str] = mapped_column(String(200))
+    """MSH-10; senders use one again after years, for other content, hence the digest beside it."""
     message_type: Mapped[str] = mapped_column(String(16), default="")
     state: Mapped[str] = mapped_column(String(16), index=True)
     """``received``, ``applied``, ``ignored`` or ``quarantined``."""
@@ -62,6 +62,7 @@ class Hl7Message(Base):
     """Why it is quarantined or ignored; our own words, no content."""
     content: Mapped[bytes] = mapped_column(LargeBinary)
     sha256: Mapped[str] = mapped_column(String(64))
+    """Of everything after the header segment: a repeat may carry a new time."""
     peer: Mapped[str] = mapped_column(String(64), default="")
     acknowledgement: Mapped[str] = mapped_column(String(2), default="")
     """What was answered: AA, AE or AR (a repeat is answered the same)."""

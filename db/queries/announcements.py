@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db.models import Analysis, Delivery, Study
+from db.models import Analysis, Delivery, Draft, Study
 from db.queries import outbox
 from db.states import DeliveryState
 
@@ -106,3 +106,9 @@ def current_analyses(session: Session, study: Study) -> Sequence[Analysis]:
         .order_by(Analysis.created_at, Analysis.id)
     )
     return session.execute(query).scalars().all()
+
+
+def current_draft(session: Session, study: Study) -> Draft | None:
+    """The draft of the study's current revision, if one was made."""
+    query = sa.select(Draft).where(Draft.study_id == study.id, Draft.revision == study.revision)
+    return session.execute(query).scalar_one_or_none()

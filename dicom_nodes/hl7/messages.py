@@ -106,7 +106,7 @@ class Message:
             )
         except (LookupError, ValueError, TypeError):
             return ""
-        text = str(found or "").strip()
+        text = str(found or "").replace("\0", "").strip()
         return "" if text == '""' else text  # "" means: delete; nothing of ours outlives it
 
     def components(self, ref: Ref | str, occurrence: int = 1, repetition: int = 1) -> list[str]:

@@ -46,7 +46,7 @@ def upgrade() -> None:
         "hl7_message",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("sender", sa.String(length=128), nullable=False),
-        sa.Column("control_id", sa.String(length=200), nullable=True),
+        sa.Column("control_id", sa.String(length=200), nullable=False),
         sa.Column("message_type", sa.String(length=16), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
@@ -57,7 +57,7 @@ def upgrade() -> None:
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("applied_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_hl7_message")),
-        sa.UniqueConstraint("sender", "control_id", name=op.f("uq_hl7_message_sender")),
+        sa.UniqueConstraint("sender", "control_id", "sha256", name=op.f("uq_hl7_message_sender")),
     )
     op.create_index("ix_hl7_message_state", "hl7_message", ["state"])
 
