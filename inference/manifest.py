@@ -93,6 +93,8 @@ class Manifest:
     created: dt.date
     research_only: bool = True
     demonstration: bool = False
+    origin: str = ""
+    """What the weights were made from and what was left out, one sentence; for the record."""
     tokenizer: ModelFiles | None = None
     """Turns patches into tokens for the encoder, in families that keep the two apart."""
     report: ReportSection | None = None

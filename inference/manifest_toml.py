@@ -42,6 +42,7 @@ def read(top: Table) -> Manifest:
         created=top.take("created", dt.date),
         research_only=top.take("research_only", bool),
         demonstration=top.take("demonstration", bool, False),
+        origin=top.take("origin", str, ""),
         tokenizer=_model_files(top.sub("tokenizer")) if top.has("tokenizer") else None,
         encoder=_model_files(top.sub("encoder")),
         report=report,
@@ -55,7 +56,8 @@ def read(top: Table) -> Manifest:
 
 def write(manifest: Manifest) -> str:
     """The TOML text of a manifest; keys at their default are left out where readers know it."""
-    top = {"format": FORMAT, **_scalars(manifest, skip=("digest",))}
+    unsaid = ("digest",) if manifest.origin else ("digest", "origin")
+    top = {"format": FORMAT, **_scalars(manifest, skip=unsaid)}
     lines = [_pair(key, value) for key, value in top.items()]
     if manifest.tokenizer:
         lines += ["", "[tokenizer]", *_pairs(vars(manifest.tokenizer))]
