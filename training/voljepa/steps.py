@@ -52,6 +52,8 @@ class JepaTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # as torch ships it
         norm = nn.utils.clip_grad_norm_(learning(self.model), CLIP)
+        if hasattr(norm, "full_tensor"):  # FSDP's gradients are spread over the processes
+            norm = norm.full_tensor()
         self.optimizer.step()
         self.step += 1
         return StepReport(float(loss.detach()), rate, float(norm), momentum)

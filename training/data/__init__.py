@@ -1,0 +1,1 @@
+"""Training data: a table of studies, split without leaks, tokenized once into mapped shards."""
