@@ -13,6 +13,7 @@ import structlog
 from agent import __version__, installation, operations, rooms, sweeps, worklist_scp
 from agent.analysis.process import InferenceProcess, InlineEngine
 from agent.analysis.room import AnalysisRoom
+from agent.arrival import Arrival
 from agent.clock import Clock, utc_now
 from agent.composing import ComposingRoom
 from agent.config import Config
@@ -33,6 +34,7 @@ from agent.web.server import WebServer
 from agent.worker import Observe, Worker, WorkerSettings
 from db.queries import claims
 from dicom_nodes import statuses, tls
+from dicom_nodes.scp import dispatch
 from dicom_nodes.scp.server import StorageServer
 from dicom_nodes.scp.settings import ServerSettings
 
@@ -155,7 +157,9 @@ def build(config: Config, clock: Clock = utc_now, log_file: Path | None = None) 
         poll_s=IDLE_POLL_S,
     )
     workers = _workers(base, analyser, outbox)
-    server = _server(base, own)
+    arrival = Arrival(base)
+    intake = _intake(base, own)
+    server = _server(base, intake, arrival)
     base.metrics.watch_associations(lambda: server.active_associations)
     return Agent(
         base,
@@ -163,7 +167,12 @@ def build(config: Config, clock: Clock = utc_now, log_file: Path | None = None) 
         server,
         workers,
         outbox,
-        Schedule(sweeps.housekeeping(base, outbox.wake, analyser)),
+        Schedule(
+            [
+                *sweeps.housekeeping(base, outbox.wake, analyser, intake.released_at),
+                *arrival.sweeps(),
+            ]
+        ),
         _web(base, analyser) if config.web.enabled else None,
         own,
     )
@@ -236,16 +245,20 @@ def _observer(base: Foundation) -> Observe:
     return observe
 
 
-def _server(base: Foundation, own: OwnSeries) -> StorageServer:
-    config = base.config
-    handler = IntakeHandler(
+def _intake(base: Foundation, own: OwnSeries) -> IntakeHandler:
+    return IntakeHandler(
         base.spool,
         base.engine,
-        IntakeSettings(low_water_bytes=config.storage.low_water_mark_mb * MB),
+        IntakeSettings(low_water_bytes=base.config.storage.low_water_mark_mb * MB),
         is_own=own.is_own,
         observe=_count_instances(base),
     )
-    service = worklist_scp.service(base.sessions, config.priority, base.clock)
+
+
+def _server(base: Foundation, handler: IntakeHandler, arrival: Arrival) -> StorageServer:
+    config = base.config
+    worklist_service = worklist_scp.service(base.sessions, config.priority, base.clock)
+    service = dispatch.combine([worklist_service, *arrival.services()])
     return StorageServer(
         _server_settings(config),
         handler,

@@ -10,6 +10,7 @@ import structlog
 
 from agent import retention
 from agent.assembly import sweep as assembly
+from agent.assembly.evidence import ReleasedAt
 from agent.config import Config
 from agent.delivery import registry
 from agent.foundation import Foundation
@@ -38,8 +39,9 @@ class Analyser(Protocol):
 class Assembly:
     """The assembly sweep; it knows since when there has been anybody to hear."""
 
-    def __init__(self, base: Foundation) -> None:
+    def __init__(self, base: Foundation, released_at: ReleasedAt | None = None) -> None:
         self._base = base
+        self._released_at = released_at
         self._count = count_instances_at(base)
         self._listening_since: dt.datetime | None = None
 
@@ -53,17 +55,21 @@ class Assembly:
             now,
             self._count,
             self._listening_since,
+            self._released_at,
         )
 
 
 def housekeeping(
-    base: Foundation, wake_outbox: Callable[[], None], analyser: Analyser
+    base: Foundation,
+    wake_outbox: Callable[[], None],
+    analyser: Analyser,
+    released_at: ReleasedAt | None = None,
 ) -> list[Sweep]:
     """Name, every, function; each is safe to repeat and to miss."""
     every = base.config.schedule
     keep = dt.timedelta(days=base.config.storage.retention_days)
     return [
-        Sweep("assembly", every.assembly_s, Assembly(base)),
+        Sweep("assembly", every.assembly_s, Assembly(base, released_at)),
         Sweep("lease_expiry", every.lease_s, lambda: _expire_leases(base)),
         Sweep("delivery", every.delivery_s, wake_outbox),
         Sweep("digests", every.digest_s, lambda: _digest(base)),

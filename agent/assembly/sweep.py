@@ -8,11 +8,12 @@ from collections.abc import Callable
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from agent.assembly import completeness
+from agent.assembly import completeness, evidence
+from agent.assembly.evidence import ReleasedAt
 from agent.settings import AssemblySettings
 from db.engine import reading
 from db.models import Study
-from db.queries import studies
+from db.queries import arrivals, studies
 from db.states import StudyState
 from inference.study import IMAGE_MODALITIES
 
@@ -29,6 +30,7 @@ def sweep(
     now: dt.datetime,
     count_instances: CountInstances | None = None,
     listening_since: dt.datetime | None = None,
+    released_at: ReleasedAt | None = None,
 ) -> int:
     """Reopen studies with late instances, then assemble what is complete.
 
@@ -38,6 +40,7 @@ def sweep(
         now: the time of this sweep.
         count_instances: asks the archive, if configuration names one.
         listening_since: start of this agent; the time it was down does not count as quiet.
+        released_at: when a sender released its last association.
 
     Returns:
         How many studies were assembled.
@@ -48,15 +51,19 @@ def sweep(
     if count_instances is not None:
         _refresh_counts(sessions, settings, now, count_instances)
     with sessions.begin() as session:
-        complete = [
-            (study, reason)
-            for study in studies.receiving(session)
-            if (
-                reason := completeness.reason_complete(
-                    _arrival(study, listening_since), now, settings
-                )
+        if arrivals.has_orphans(session):
+            arrivals.adopt_steps(session)
+        complete = []
+        for study in studies.receiving(session):
+            known = evidence.gather(
+                session,
+                study,
+                settings,
+                listening_since=listening_since,
+                released_at=released_at,
             )
-        ]
+            if verdict := completeness.decide(known, now, settings):
+                complete.append((study, verdict.reason))
         for study, reason in complete:
             assemble(session, study, reason, now)
     return len(complete)
@@ -122,14 +129,3 @@ def _refresh_counts(
             continue
         with sessions.begin() as session:
             studies.get(session, candidate.id).expected_count = count
-
-
-def _arrival(study: Study, listening_since: dt.datetime | None) -> completeness.Arrival:
-    return completeness.Arrival(
-        receiving_since=study.receiving_since or study.first_instance_at,
-        last_instance_at=study.last_instance_at,
-        modalities=frozenset(s.modality for s in study.series if not s.own_result),
-        instance_count=study.instance_count,
-        expected_count=study.expected_count or None,
-        listening_since=listening_since,
-    )

@@ -13,7 +13,7 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from agent.errors import DeliveryError, IdentityChanged
-from dicom_nodes.answers import HeldStudy
+from dicom_nodes.answers import HeldObjects, HeldStudy
 
 _KEYWORDS = (
     "SOPInstanceUID",
@@ -80,13 +80,7 @@ def check_held(result: Identity, held: HeldStudy, destination: str) -> None:
     Raises:
         IdentityChanged: names what differs.
     """
-    theirs = Identity(
-        study_uid=result.study_uid,
-        patient_id=result.patient_id if held.patient_id is None else clean(held.patient_id),
-        issuer_of_patient_id=clean(held.issuer_of_patient_id),
-        accession_number=clean(held.accession_number),
-    )
-    differing = _differing(result, theirs)
+    differing = _differing(result, _theirs(result, held))
     if differing:
         raise IdentityChanged(
             f"{destination} holds the study under another {' and '.join(differing)}; nothing was "
@@ -94,9 +88,38 @@ def check_held(result: Identity, held: HeldStudy, destination: str) -> None:
         )
 
 
+def is_there(result: Identity, sop_uid: str, held: HeldObjects, destination: str) -> bool:
+    """Whether the destination holds the object, under the identity it was sent with.
+
+    Raises:
+        IdentityChanged: it holds it as another patient's, accession's or study's; names what.
+    """
+    if sop_uid not in held.instances or held.study is None:
+        return False
+    differing = _differing(result, _theirs(result, held.study))
+    if held.instances[sop_uid] not in {None, result.study_uid}:
+        differing = ["Study Instance UID", *differing]
+    if differing:
+        raise IdentityChanged(
+            f"{destination} holds the object under another {' and '.join(differing)} than it was "
+            "sent with; look at the merge or correction there, then have the study analysed "
+            "again: worklist-agent studies retry --reanalyse"
+        )
+    return True
+
+
 def clean(value: object) -> str:
     """Text of an element without padding; absent is empty."""
     return "" if value is None else str(value).strip(" \0")
+
+
+def _theirs(result: Identity, held: HeldStudy) -> Identity:
+    return Identity(
+        study_uid=result.study_uid,
+        patient_id=result.patient_id if held.patient_id is None else clean(held.patient_id),
+        issuer_of_patient_id=clean(held.issuer_of_patient_id),
+        accession_number=clean(held.accession_number),
+    )
 
 
 def _differing(ours: Identity, theirs: Identity) -> list[str]:

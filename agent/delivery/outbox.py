@@ -20,7 +20,7 @@ from db.queries import announcements as messages
 from db.queries import outbox as rows
 from db.queries import studies
 from db.queries.outbox import Target
-from db.states import DeliveryState, StudyState
+from db.states import UNPROVEN_DELIVERIES, DeliveryState, StudyState
 
 WHO = "delivery"
 OPERATOR = "operator"
@@ -133,6 +133,9 @@ def _revive(session: Session, row: Delivery, who: str, now: dt.datetime) -> bool
     # the study first, as everybody who locks both: the other order could deadlock
     study = rows.locked_study(session, row.study_id)
     session.refresh(row, with_for_update=True)
+    if row.state in UNPROVEN_DELIVERIES:  # it is there already: only the question is repeated now
+        row.next_attempt_at = now
+        return True
     if row.state not in {DeliveryState.DEAD, DeliveryState.PENDING}:
         return False
     why = f"{row.kind} to {row.destination}"

@@ -24,6 +24,23 @@ MESSAGE_CHANNELS: Mapping[str, Callable[[Destination], MessageChannel]] = {
 
 
 @dataclass(frozen=True)
+class Proof:
+    """What makes an object at a destination count as delivered, beyond its success status.
+
+    Attributes:
+        read_back: it was found there, under the identity it was sent with.
+        commitment: the destination committed itself to keep it.
+        read_back_timeout_s: not found for so long, it is sent again.
+        commitment_timeout_s: not reported for so long, commitment is asked for again.
+    """
+
+    read_back: bool = True
+    commitment: bool = False
+    read_back_timeout_s: float = 600.0
+    commitment_timeout_s: float = 600.0
+
+
+@dataclass(frozen=True)
 class Route:
     """A destination as the outbox needs it.
 
@@ -31,11 +48,13 @@ class Route:
         channel: speaks to it.
         check_identity: ask it whose study it holds before a push.
         shadow: send nothing, also not what was enqueued before shadow mode was switched on.
+        proof: what must be proven after an object was sent; None = its success status is enough.
     """
 
     channel: Channel | MessageChannel
     check_identity: bool = True
     shadow: bool = False
+    proof: Proof | None = None
 
 
 def channel(destination: Destination, calling_ae: str) -> Channel:
@@ -58,5 +77,17 @@ def any_channel(destination: Destination, calling_ae: str) -> Channel | MessageC
 def routes(destinations: Sequence[Destination], calling_ae: str) -> dict[str, Route]:
     """Destination name -> route, for all that are configured."""
     return {
-        d.name: Route(any_channel(d, calling_ae), d.check_identity, d.shadow) for d in destinations
+        d.name: Route(any_channel(d, calling_ae), d.check_identity, d.shadow, _proof(d))
+        for d in destinations
     }
+
+
+def _proof(destination: Destination) -> Proof | None:
+    if not (destination.read_back or destination.commitment):
+        return None
+    return Proof(
+        read_back=destination.read_back,
+        commitment=destination.commitment,
+        read_back_timeout_s=destination.read_back_timeout_s,
+        commitment_timeout_s=destination.commitment_timeout_s,
+    )

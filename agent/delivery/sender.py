@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from agent import faults, retry
 from agent.clock import Clock, utc_now
-from agent.delivery import announcements, identity
+from agent.delivery import announcements, identity, lease, marks
 from agent.delivery.announcements import Announcement
 from agent.delivery.channels import Channel, MessageChannel
 from agent.delivery.identity import Identity
@@ -30,7 +30,7 @@ from dicom_nodes.errors import PeerUnavailable
 
 log = structlog.get_logger(__name__)
 
-#: Told (destination, kind of object, outcome: delivered | retry | dead | shadow).
+#: Told (destination, kind of object, outcome: sent | delivered | retry | dead | shadow).
 Observe = Callable[[str, str, str], None]
 
 #: Pause of a worker thread after the database itself failed.
@@ -66,6 +66,7 @@ class Outbox:
         self._sessions = sessions
         self._routes = dict(routes)
         self._settings = settings
+        self._lease = dt.timedelta(seconds=settings.lease_s)
         self._results_dir = results_dir
         self._clock = clock
         self._owner = owner
@@ -113,9 +114,8 @@ class Outbox:
         return count
 
     def _claim(self, owner: str) -> ClaimedDelivery | None:
-        lease = dt.timedelta(seconds=self._settings.lease_s)
         with self._sessions.begin() as session:
-            return delivery_claims.claim(session, owner=owner, lease=lease, now=self._clock())
+            return delivery_claims.claim(session, owner=owner, lease=self._lease, now=self._clock())
 
     def _deal_with(self, claimed: ClaimedDelivery) -> None:
         with structlog.contextvars.bound_contextvars(
@@ -130,13 +130,23 @@ class Outbox:
                 self._tell(claimed, "shadow")
                 return
             try:
-                self._send(claimed, route)
+                with lease.kept(self._sessions, claimed, self._lease, self._clock):
+                    self._send(claimed, route)
             except Exception as error:  # noqa: BLE001  the edge: recorded, then decided by policy
                 self._failed(claimed, error)
             else:
-                if self._record(claimed, _delivered):
-                    log.info("result_delivered", attempts=claimed.attempts)
-                    self._tell(claimed, "delivered")
+                self._succeeded(claimed, route)
+
+    def _succeeded(self, claimed: ClaimedDelivery, route: Route | None) -> None:
+        """An object of which proof is wanted is sent, not delivered: `proof` goes on with it."""
+        is_object = claimed.kind not in announcements.KINDS
+        if is_object and route is not None and route.proof is not None:
+            if self._record(claimed, marks.sent):
+                log.info("result_sent", attempts=claimed.attempts)
+                self._tell(claimed, "sent")
+        elif self._record(claimed, marks.delivered):
+            log.info("result_delivered", attempts=claimed.attempts)
+            self._tell(claimed, "delivered")
 
     def _send(self, claimed: ClaimedDelivery, route: Route | None) -> None:
         if route is None:
@@ -183,7 +193,7 @@ class Outbox:
         why = faults.describe(error)
         if isinstance(decision, GiveUp):
             reason = f"{why} ({decision.reason})"
-            if self._record(claimed, lambda *row: _dead(*row, why=reason)):
+            if self._record(claimed, lambda *row: marks.dead(*row, why=reason)):
                 # the alarm: a person has to look, see docs/operate
                 log.error("delivery_dead", attempts=claimed.attempts, why=reason)
                 self._tell(claimed, "dead")
@@ -226,26 +236,10 @@ class Outbox:
             self._work.wait(self._poll_s)
 
 
-def _delivered(session: Session, study: Study, row: Delivery, now: dt.datetime) -> None:
-    row.state = DeliveryState.DELIVERED
-    row.delivered_at = now
-    row.last_error = ""
-    tries = f" at attempt {row.attempts}" if row.attempts > 1 else ""
-    why = f"{row.kind} to {row.destination}{tries}"
-    studies.note(session, study.id, who=WHO, kind="delivery_sent", why=why, now=now)
-
-
 def _in_shadow(session: Session, study: Study, row: Delivery, now: dt.datetime) -> None:
     row.state = DeliveryState.SHADOW
     why = f"{row.kind} to {row.destination}: shadow mode was switched on"
     studies.note(session, study.id, who=WHO, kind="delivery_withheld", why=why, now=now)
-
-
-def _dead(session: Session, study: Study, row: Delivery, now: dt.datetime, *, why: str) -> None:
-    row.state = DeliveryState.DEAD
-    row.last_error = why
-    note = f"{row.kind} to {row.destination}: {why}"
-    studies.note(session, study.id, who=WHO, kind="delivery_dead", why=note, now=now)
 
 
 def _later(

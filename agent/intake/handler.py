@@ -25,6 +25,7 @@ from dicom_nodes.received import Peer, ReceivedInstance, StoreRequest
 log = structlog.get_logger(__name__)
 
 _FREE_SPACE_AGE_S = 1.0
+_MAX_REMEMBERED = 1_000  # AE titles; a hostile peer may invent any number
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class IntakeHandler:
         self._space = _FreeSpace(spool, (settings or IntakeSettings()).low_water_bytes)
         self._lock = threading.Lock()
         self._open: Counter[str] = Counter()
+        self._released: dict[str, dt.datetime] = {}
 
     @property
     def incoming(self) -> Path:
@@ -99,13 +101,23 @@ class IntakeHandler:
         """Forget a peer's association."""
         with self._lock:
             self._open[peer.calling_ae] -= 1
+            self._released.pop(peer.calling_ae, None)
             if not self._open[peer.calling_ae]:
                 del self._open[peer.calling_ae]
+                if not aborted:
+                    self._released[peer.calling_ae] = dt.datetime.now(dt.UTC)
+                    while len(self._released) > _MAX_REMEMBERED:
+                        self._released.pop(next(iter(self._released)))
 
     def open_associations(self, calling_ae: str) -> int:
         """Associations of this AE title that are open now: more may come of its studies."""
         with self._lock:
             return self._open[calling_ae]
+
+    def released_at(self, calling_ae: str) -> dt.datetime | None:
+        """When this AE title released its last association; None while one is open or one broke."""
+        with self._lock:
+            return None if self._open[calling_ae] else self._released.get(calling_ae)
 
     def _store(self, instance: ReceivedInstance) -> int:
         try:

@@ -64,6 +64,13 @@ class Metrics:
             buckets=RESULT_SECONDS,
             registry=self.registry,
         )
+        self._proofs = Counter(
+            f"{PREFIX}_proofs",
+            "Sent objects looked for at their destination, by outcome (delivered; missing: sent "
+            "again; mismatch: held as another patient's; dead)",
+            ["destination", "outcome"],
+            registry=self.registry,
+        )
         self._restarts = Counter(
             f"{PREFIX}_inference_restarts",
             "Times the inference worker process was started again",
@@ -90,6 +97,10 @@ class Metrics:
     def inference_restarted(self) -> None:
         """The inference worker had to be started again."""
         self._restarts.inc()
+
+    def proof_told(self, destination: str, _kind: str, outcome: str) -> None:
+        """What came of looking for a sent object at its destination."""
+        self._proofs.labels(destination, outcome).inc()
 
     def watch_record(self, sessions: sessionmaker[Session], spool_dir: Path) -> None:
         """Add how things stand now, read at scrape time."""

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from agent.settings import Destination, TlsSettings
 from dicom_nodes import tls
-from dicom_nodes.answers import HeldStudy
+from dicom_nodes.answers import HeldObjects, HeldStudy
+from dicom_nodes.commitment import Report, Request
 from dicom_nodes.node import Node
-from dicom_nodes.scu import echo, find, store
+from dicom_nodes.scu import commitment, echo, find, store
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,14 @@ class DicomChannel:
         """C-FIND for the count of instances."""
         return find.count_instances(self._node(), study_uid, exclude_series)
 
+    def held_objects(self, study_uid: str, series_uids: Collection[str]) -> HeldObjects:
+        """C-FIND at study and image level."""
+        return find.held_objects(self._node(), study_uid, series_uids)
+
+    def ask_commitment(self, request: Request) -> Report | None:
+        """N-ACTION; the report may come on the same association or to our own node."""
+        return commitment.ask(self._node(), request)
+
     def check(self) -> None:
         """C-ECHO."""
         echo.echo(self._node())
@@ -45,12 +54,13 @@ class DicomChannel:
             host=self.destination.host,
             port=self.destination.port,
             calling_ae=self.calling_ae,
-            tls=_tls_context(self.destination.tls),
+            tls=tls_context(self.destination.tls),
             timeout_s=self.destination.timeout_s,
         )
 
 
-def _tls_context(settings: TlsSettings) -> ssl.SSLContext | None:
+def tls_context(settings: TlsSettings) -> ssl.SSLContext | None:
+    """The context for secure transport, or None where none is configured."""
     if settings == TlsSettings():
         return None
     return tls.client_context(settings.ca, settings.certificate, settings.key)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.settings import Destination
-from dicom_nodes.answers import HeldStudy
+from dicom_nodes.answers import HeldObjects, HeldStudy
 from dicom_nodes.web import qido, stow
 from dicom_nodes.web.peer import DicomWebPeer
 
@@ -44,6 +44,10 @@ class DicomWebChannel:
     def count_instances(self, study_uid: str, exclude_series: Collection[str] = ()) -> int | None:
         """QIDO for the count of instances."""
         return qido.count_instances(self.peer, study_uid, exclude_series)
+
+    def held_objects(self, study_uid: str, series_uids: Collection[str]) -> HeldObjects:
+        """QIDO at study and instance level."""
+        return qido.held_objects(self.peer, study_uid, series_uids)
 
     def check(self) -> None:
         """QIDO for at most one study."""

@@ -14,6 +14,8 @@ from factories import postgres, rows
 from sqlalchemy.orm import Session, sessionmaker
 
 from agent.delivery import registry
+from agent.delivery.commitments import Commitments
+from agent.delivery.proof import Prover
 from agent.delivery.registry import Route
 from agent.delivery.sender import Outbox
 from agent.settings import DeliverySettings, Destination
@@ -45,8 +47,19 @@ class Record:
         return Outbox(self.sessions, routes, SETTINGS, self.results, clock=self.clock)
 
     def deliver(self, *destinations: Destination) -> int:
-        """Deal with what is due, over real channels."""
-        return self.outbox(registry.routes(destinations, "WLAGENT")).run_once()
+        """Send what is due over real channels, then look whether it arrived."""
+        count = self.outbox(registry.routes(destinations, "WLAGENT")).run_once()
+        self.prove(*destinations)
+        return count
+
+    def prove(self, *destinations: Destination) -> int:
+        """Look whether what was sent arrived; returns how many rows moved on."""
+        routes = registry.routes(destinations, "WLAGENT")
+        commitments = Commitments(self.sessions, routes, SETTINGS, self.clock)
+        prover = Prover(
+            self.sessions, routes, SETTINGS, self.results, commitments, clock=self.clock
+        )
+        return sum(prover.run_once(destination.name) for destination in destinations)
 
     def rows(self) -> list[Delivery]:
         """All outbox rows."""

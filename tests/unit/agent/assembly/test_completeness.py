@@ -34,7 +34,7 @@ def test_quiet_count_or_ceiling_completes(
     quiet_s: float, waited_s: float, modality: str, expected: int | None, complete: bool
 ) -> None:
     """Ten instances are here; whichever evidence comes first completes the study."""
-    arrival = completeness.Arrival(
+    evidence = completeness.Evidence(
         receiving_since=NOW - dt.timedelta(seconds=waited_s),
         last_instance_at=NOW - dt.timedelta(seconds=quiet_s),
         modalities=frozenset({modality}),
@@ -42,7 +42,7 @@ def test_quiet_count_or_ceiling_completes(
         expected_count=expected,
     )
 
-    assert bool(completeness.reason_complete(arrival, NOW, SETTINGS)) is complete
+    assert bool(completeness.decide(evidence, NOW, SETTINGS)) is complete
 
 
 def test_a_mixed_study_waits_for_its_slowest_modality() -> None:
@@ -54,7 +54,7 @@ def test_a_mixed_study_waits_for_its_slowest_modality() -> None:
 @pytest.mark.parametrize(("listening_s", "complete"), [(10, False), (29, False), (30, True)])
 def test_time_an_agent_was_down_is_not_quiet(listening_s: float, complete: bool) -> None:
     """After a crash in the middle of a transfer the sender gets its quiet period to come back."""
-    arrival = completeness.Arrival(
+    evidence = completeness.Evidence(
         receiving_since=NOW - dt.timedelta(seconds=500),
         last_instance_at=NOW - dt.timedelta(seconds=500),
         modalities=frozenset({"CT"}),
@@ -62,4 +62,4 @@ def test_time_an_agent_was_down_is_not_quiet(listening_s: float, complete: bool)
         listening_since=NOW - dt.timedelta(seconds=listening_s),
     )
 
-    assert bool(completeness.reason_complete(arrival, NOW, SETTINGS)) is complete
+    assert bool(completeness.decide(evidence, NOW, SETTINGS)) is complete
