@@ -16,6 +16,7 @@ from agent.commands import (
     demo,
     doctor,
     packs,
+    prima,
     send,
     serve,
     studies,
@@ -52,6 +53,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(studies.app, name="studies")
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(packs.app, name="packs")
+app.add_typer(prima.app, name="prima")
 app.add_typer(database.app, name="db")
 app.add_typer(vllm.app, name="vllm")
 app.add_typer(config.app, name="config")

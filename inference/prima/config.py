@@ -89,8 +89,12 @@ class PipelineConfig:
         return self.output_dir / f"{self.study_dir.resolve().name}_predictions.json"
 
 
-def read_config(file: Path) -> PipelineConfig:
+def read_config(file: Path, study_dir: Path | None = None) -> PipelineConfig:
     """Read a pipeline configuration and everything it refers to but the weights.
+
+    Args:
+        file: YAML (.yaml, .yml) or JSON.
+        study_dir: read this study instead of the file's.
 
     Raises:
         ConfigError: a file or key is missing, unknown or wrong; the message names it.
@@ -106,7 +110,8 @@ def read_config(file: Path) -> PipelineConfig:
     if not isinstance(description, str):
         raise ConfigError(f"{file.name}: study_description must be a text")
     return PipelineConfig(
-        study_dir=_located(_text(settings, "study_dir", file.name), folder, "study_dir"),
+        study_dir=study_dir
+        or _located(_text(settings, "study_dir", file.name), folder, "study_dir"),
         output_dir=Path(_text(settings, "output_dir", file.name)),
         study_description=description,
         tokenizer=tokenizer,
