@@ -8,9 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from agent.commands import common
+from agent.commands import common, packs_report
 
 app = typer.Typer(help="List, show and verify model packs.", no_args_is_help=True)
+importers = typer.Typer(help="Turn an official download into a pack.", no_args_is_help=True)
+app.add_typer(importers, name="import")
+importers.command("neurovfm-vlm")(packs_report.import_findings)
 NameArgument = Annotated[str, typer.Argument(help="Pack name as in [packs.NAME], or a directory.")]
 
 
@@ -103,9 +106,8 @@ def verify(
         raise typer.Exit(common.ExitCode.FAILED)
 
 
-@app.command("import")
+@importers.command("neurovfm")
 def import_pack(
-    family: Annotated[str, typer.Argument(help="Model family: neurovfm.")],
     encoder: Annotated[
         str, typer.Option(help="Official encoder: a directory, or a Hugging Face id.")
     ],
@@ -122,8 +124,6 @@ def import_pack(
     """
     from inference.errors import InferenceError
 
-    if family != "neurovfm":
-        common.fail(f"no importer for {family!r}; known: neurovfm", common.ExitCode.USAGE)
     heads = {m: h for m, h in (("CT", ct), ("MR", mri)) if h is not None}
     if not heads:
         common.fail(
