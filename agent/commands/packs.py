@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from agent.commands import common, packs_report
+from agent.commands import common, packs_prima, packs_report
 
 app = typer.Typer(help="List, show and verify model packs.", no_args_is_help=True)
 importers = typer.Typer(help="Turn an official download into a pack.", no_args_is_help=True)
 app.add_typer(importers, name="import")
 importers.command("neurovfm-vlm")(packs_report.import_findings)
+importers.command("prima")(packs_prima.import_prima)
 NameArgument = Annotated[str, typer.Argument(help="Pack name as in [packs.NAME], or a directory.")]
 
 

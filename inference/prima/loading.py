@@ -111,9 +111,20 @@ def build_tokenizer(settings: Mapping[str, Any], weights: Path, device: torch.de
     Raises:
         PackError: a setting is wrong or the weights do not fit.
     """
+    tokenizer = tokenizer_from(settings, read_state_dict(weights), weights.name)
+    tokenizer.model.to(device)
+    return tokenizer
+
+
+def tokenizer_from(settings: Mapping[str, Any], state: StateDict, name: str) -> Tokenizer:
+    """The same from tensors that are read already, on the CPU.
+
+    Raises:
+        PackError: a setting is wrong or the weights do not fit.
+    """
     model = VQVAE(read_tokenizer_config(settings))
-    load_strictly(model, read_state_dict(weights), weights.name)
-    return Tokenizer(model.requires_grad_(False).to(device))
+    load_strictly(model, state, name)
+    return Tokenizer(model.requires_grad_(False))
 
 
 def build_visual(state: StateDict, counts: HeadCounts, name: str) -> HierVit:
