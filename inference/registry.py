@@ -33,6 +33,10 @@ FAMILIES = {
         analyse="inference.neurovfm.analyse:analyse",
         analyse_many="inference.neurovfm.analyse:analyse_many",
     ),
+    "prima": Family(
+        load="inference.prima.loading:load",
+        analyse="inference.prima.analyse:analyse",
+    ),
 }
 
 VISUAL_TOKENS = "inference.report.tokens:visual_tokens"
