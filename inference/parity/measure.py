@@ -9,7 +9,7 @@ from typing import Any
 
 from inference.parity.rows import Chapter, Row
 
-FAMILIES = ("inference.neurovfm.parity", "inference.prima.parity")
+FAMILIES = ("inference.neurovfm.parity", "inference.report.parity", "inference.prima.parity")
 """Modules with `MEASURES` (golden case -> Measure) and `CHAPTERS`, imported when asked for."""
 
 

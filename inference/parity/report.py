@@ -17,7 +17,7 @@ HEAD = """# Parity with the reference
 
 <!-- Written by `worklist-agent packs parity`. Do not edit: run the command. -->
 
-The golden sets were made with the reference code of NeuroVFM (n1 to n3) and Prima (p1 to p4);
+The golden sets were made with the reference code of NeuroVFM (n1 to n4) and Prima (p1 to p4);
 `make test` holds every row below against the tolerance that the set itself states. Differences
 are the largest absolute ones, in float32 on the CPU; for bfloat16 autocast it is the norm of the
 difference over the embeddings' norm. 0 means equal in every bit. "Agent's own path" is DICOM
