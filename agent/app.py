@@ -24,6 +24,7 @@ from agent.foundation import Foundation, lay
 from agent.intake import recovery
 from agent.intake.handler import IntakeHandler, IntakeSettings
 from agent.observability import logs
+from agent.orders.service import OrdersService
 from agent.own_series import OwnSeries
 from agent.routing.room import RoutingRoom
 from agent.schedule import Schedule
@@ -59,6 +60,7 @@ class Agent:
         schedule: Schedule,
         web: WebServer | None,
         own: OwnSeries,
+        orders: OrdersService,
     ) -> None:
         self._base = base
         self._analyser = analyser
@@ -68,6 +70,7 @@ class Agent:
         self._schedule = schedule
         self._web = web
         self._own = own
+        self._orders = orders
         self._occupancy = installation.Occupancy(base.config.storage.data_dir)
 
     @property
@@ -80,11 +83,17 @@ class Agent:
         """Where the page is served; None when it is off."""
         return self._web.port if self._web else None
 
+    @property
+    def hl7_port(self) -> int | None:
+        """Where orders are taken; None when they are not."""
+        return self._orders.port
+
     def describe(self) -> str:
         """One line for the terminal."""
         dicom, web = self._base.config.dicom, self._base.config.web
         page = f", worklist page http://{web.host}:{self.web_port}" if self._web else ""
-        return f"listening: DICOM {dicom.ae_title} at {dicom.host}:{self.dicom_port}{page}"
+        hl7 = f", HL7 at {self._base.config.hl7.host}:{self.hl7_port}" if self.hl7_port else ""
+        return f"listening: DICOM {dicom.ae_title} at {dicom.host}:{self.dicom_port}{hl7}{page}"
 
     def start(self) -> None:
         """Mend what an earlier life left, then open the doors, the network last but the page.
@@ -110,6 +119,7 @@ class Agent:
             worker.start()
         self._outbox.start()
         self._server.start()
+        self._orders.start()
         self._schedule.start()
         if self._web:
             self._web.start()
@@ -119,6 +129,7 @@ class Agent:
         """Close the doors first, finish the work at hand, leave the rest to the record."""
         log.info("agent_stopping")
         self._server.stop(DRAIN_S)
+        self._orders.stop()
         self._schedule.stop()
         for worker in self._workers:
             worker.stop(DRAIN_S)
@@ -157,6 +168,7 @@ def build(config: Config, clock: Clock = utc_now, log_file: Path | None = None) 
         poll_s=IDLE_POLL_S,
     )
     workers = _workers(base, analyser, outbox)
+    orders = OrdersService(base, outbox.wake)
     arrival = Arrival(base)
     intake = _intake(base, own)
     server = _server(base, intake, arrival)
@@ -171,10 +183,12 @@ def build(config: Config, clock: Clock = utc_now, log_file: Path | None = None) 
             [
                 *sweeps.housekeeping(base, outbox.wake, analyser, intake.released_at),
                 *arrival.sweeps(),
+                *orders.sweeps(),
             ]
         ),
         _web(base, analyser) if config.web.enabled else None,
         own,
+        orders,
     )
 
 

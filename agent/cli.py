@@ -15,6 +15,7 @@ from agent.commands import (
     deliveries,
     demo,
     doctor,
+    hl7,
     packs,
     prima,
     send,
@@ -52,6 +53,7 @@ app.command("send")(send.send)
 app.command("doctor")(doctor.doctor)
 app.add_typer(studies.app, name="studies")
 app.add_typer(deliveries.app, name="deliveries")
+app.add_typer(hl7.app, name="hl7")
 app.add_typer(packs.app, name="packs")
 app.add_typer(prima.app, name="prima")
 app.add_typer(database.app, name="db")

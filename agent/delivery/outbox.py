@@ -88,7 +88,8 @@ def announce(
     for destination in destinations:
         if destination.kind not in MESSAGE_DESTINATIONS or kind not in destination.send:
             continue
-        messages.supersede(session, message, destination.name)
+        if not withheld:
+            messages.supersede(session, message, destination.name)
         told = messages.told_before(session, study.id, destination.name, kind)
         news = announcements.worth_telling(level, ordered, told_before=told)
         if kind is Kind.REPORT or news or not destination.only_raised:

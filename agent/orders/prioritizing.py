@@ -10,10 +10,12 @@ from sqlalchemy.orm import Session
 
 from agent import facts as study_facts
 from agent import priority
+from agent.analysis import record
 from agent.delivery import outbox
-from agent.settings import Destination, Level, PrioritySettings
-from db.models import Analysis, Study
-from db.queries import announcements, studies
+from agent.settings import Destination, PrioritySettings
+from db.models import Study
+from db.queries import studies
+from db.states import ReadingState
 from inference.findings import Findings
 
 WHO = "orders"
@@ -32,19 +34,20 @@ def again(session: Session, study: Study, policy: Policy, now: dt.datetime, occa
 
     A study without an analysis waits for its own: the worklist takes the order's level until then.
     """
-    analyses = announcements.current_analyses(session, study)
-    if not analyses:
+    analyses = studies.current_analyses(session, study)
+    if not analyses or study.reading_state == ReadingState.READ:
         return False
-    live = [a for a in analyses if not a.shadow]
-    decision = _decision(study, live, policy.priority)
-    level = decision.level if decision else _ordered(study, policy.priority)
-    if level is None or (study.priority and level.rank == study.priority_rank):
+    facts = study_facts.of(study, study.series)
+    for row in analyses:  # each pack's level holds the order as it was: heard again as it is
+        decision = priority.decide(Findings.from_json(row.findings), facts, policy.priority)
+        row.priority, row.priority_score = decision.level, decision.score
+        row.priority_reason = decision.reason
+    before = study.priority
+    complete = studies.has_analysis(session, study)
+    record.set_priority(session, study, policy.priority, now, who=WHO, complete=complete)
+    if study.priority == before:
         return False
-    study.priority, study.priority_rank = level, level.rank
-    study.priority_score = decision.score if decision else 0.0
-    study.priority_reason = decision.reason if decision else "ordered priority"
-    why = f"{level}: {study.priority_reason}, after the order changed"
-    studies.note(session, study.id, who=WHO, kind="priority_set", why=why, now=now)
+    live = [row for row in analyses if not row.shadow]
     if live:
         outbox.announce(
             session,
@@ -52,19 +55,7 @@ def again(session: Session, study: Study, policy: Policy, now: dt.datetime, occa
             live[-1],
             policy.destinations,
             now,
-            ordered=_ordered(study, policy.priority),
+            ordered=policy.priority.ordered.get(study.ordered_priority.upper()),
             occasion=occasion,
         )
     return True
-
-
-def _decision(
-    study: Study, live: Sequence[Analysis], settings: PrioritySettings
-) -> priority.Decision | None:
-    facts = study_facts.of(study, study.series)
-    decisions = [priority.decide(Findings.from_json(a.findings), facts, settings) for a in live]
-    return min(decisions, key=lambda d: (d.level.rank, -d.score), default=None)
-
-
-def _ordered(study: Study, settings: PrioritySettings) -> Level | None:
-    return settings.ordered.get(study.ordered_priority.upper())

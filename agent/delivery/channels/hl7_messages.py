@@ -179,14 +179,16 @@ def _observations(told: Announcement, settings: Hl7Sending) -> list[Segment]:
         _obx("ST", STUDY_UID, told.study.identity.study_uid),
         _obx("TX", CAUTION, told.caution),
     ]
-    sub_id = 0
+    found = [o.set(4, "1") for o in found]
+    sub_id = 1
     for opinion in told.opinions:
         sub_id += 1
         found += [o.set(4, str(sub_id)) for o in _model(opinion)]
         for finding in opinion.findings:
             sub_id += 1
             found += [o.set(4, str(sub_id)) for o in _finding(finding, opinion, settings)]
-    found += list(_draft(told.draft)) if told.draft else []
+    if told.draft:
+        found += [o.set(4, str(sub_id + 1)) for o in _draft(told.draft)]
     return [obx.set(1, str(n)) for n, obx in enumerate(found, start=1)]
 
 
