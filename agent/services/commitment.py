@@ -66,7 +66,7 @@ class CommitmentRequests:
     ) -> None:
         self._sessions = sessions
         self._spool = spool
-        self._nodes = dict(nodes)
+        self._nodes = nodes
         self._settings = settings
         self._clock = clock
         self._lock = threading.Lock()

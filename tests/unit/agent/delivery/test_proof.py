@@ -196,9 +196,7 @@ def test_a_merge_in_the_archive_stops_the_push_with_alarm(
     assert study.patient_id not in bench.row(kind="sr").last_error
 
 
-def test_an_archive_that_went_down_is_asked_when_it_is_back(
-    reading: Proving, bench: Bench
-) -> None:
+def test_an_archive_that_went_down_is_asked_when_it_is_back(reading: Proving, bench: Bench) -> None:
     """Down between sent and seen: one question a pause, nothing sent again, then done."""
     first, second = reading.send(), reading.send()
     reading.archive.held = None
@@ -254,7 +252,7 @@ def test_an_archive_that_refuses_the_question_is_a_dead_letter_at_once(
 def test_a_report_that_comes_at_once_commits_and_is_then_read_back(
     committing: Proving, bench: Bench
 ) -> None:
-    """sent → committed → seen, over one request for all objects of a study."""
+    """Sent → committed → seen, over one request for all objects of a study."""
     committing.archive.on_ask = committed
     study = committing.send("sr", "seg")
     committing.look()
@@ -287,9 +285,7 @@ def test_a_later_report_counts_once_and_an_unknown_one_is_refused(
     assert bench.row().state == DeliveryState.DELIVERED
 
 
-def test_commitment_that_is_not_reported_is_asked_again(
-    committing: Proving, bench: Bench
-) -> None:
+def test_commitment_that_is_not_reported_is_asked_again(committing: Proving, bench: Bench) -> None:
     """Under a new transaction; the old one's report is as good when it comes at last."""
     committing.send()
     committing.look()
