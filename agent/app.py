@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
 
-from agent import __version__, installation, operations, rooms, sweeps, worklist_scp
+from agent import __version__, installation, operations, staff, sweeps, worklist_scp
 from agent.analysis.process import InferenceProcess, InlineEngine
-from agent.analysis.room import AnalysisRoom
 from agent.arrival import Arrival
 from agent.clock import Clock, utc_now
-from agent.composing import ComposingRoom
 from agent.config import Config
 from agent.delivery import outbox as delivery_outbox
 from agent.delivery import registry
@@ -26,14 +23,12 @@ from agent.intake.handler import IntakeHandler, IntakeSettings
 from agent.observability import logs
 from agent.orders.service import OrdersService
 from agent.own_series import OwnSeries
-from agent.routing.room import RoutingRoom
 from agent.schedule import Schedule
 from agent.web.app import create_app
 from agent.web.dependencies import PackNotice, WebDependencies
 from agent.web.pictures import Pictures
 from agent.web.server import WebServer
-from agent.worker import Observe, Worker, WorkerSettings
-from db.queries import claims
+from db.queries import claims, drafts
 from dicom_nodes import statuses, tls
 from dicom_nodes.scp import dispatch
 from dicom_nodes.scp.server import StorageServer
@@ -55,7 +50,7 @@ class Agent:
         base: Foundation,
         analyser: InferenceProcess | InlineEngine,
         server: StorageServer,
-        workers: Sequence[Worker],
+        workers: Sequence[staff.Works],
         outbox: Outbox,
         schedule: Schedule,
         web: WebServer | None,
@@ -114,6 +109,7 @@ class Agent:
         sweeps.sweep_spool(base)
         with base.sessions.begin() as session:
             freed = claims.release_all_of(session, base.owner, base.clock())
+            drafts.release_all_of(session, base.owner, base.clock())
         self._analyser.start()
         for worker in self._workers:
             worker.start()
@@ -167,7 +163,7 @@ def build(config: Config, clock: Clock = utc_now, log_file: Path | None = None) 
         clock=clock,
         poll_s=IDLE_POLL_S,
     )
-    workers = _workers(base, analyser, outbox)
+    workers = staff.workers(base, analyser, outbox)
     orders = OrdersService(base, outbox.wake)
     arrival = Arrival(base)
     intake = _intake(base, own)
@@ -204,59 +200,6 @@ def _analyser(base: Foundation) -> InferenceProcess | InlineEngine:
         base.metrics.inference_restarted,
         functools.partial(logs.configure, base.config.log, file=base.log_file),
     )
-
-
-def _workers(
-    base: Foundation, analyser: InferenceProcess | InlineEngine, outbox: Outbox
-) -> list[Worker]:
-    """One worker for the model, one for the quick rooms, so that neither waits for the other."""
-    config = base.config
-    routing = RoutingRoom(base.sessions, config.routing, config.priority, base.clock)
-    analysis = AnalysisRoom(
-        sessions=base.sessions,
-        spool=base.spool.root,
-        analyser=analyser,
-        packs=config.packs,
-        pack_refs={name: manifest.ref for name, manifest in base.manifests.items()},
-        policy=config.priority,
-        max_attempts=config.inference.max_attempts,
-        clock=base.clock,
-        observe=base.metrics.result_committed,
-    )
-    composing = ComposingRoom(
-        sessions=base.sessions,
-        spool=base.spool.root,
-        results=base.results,
-        settings=config.results,
-        destinations=config.destinations,
-        installation=base.installation,
-        ordered_levels=config.priority.ordered,
-        clock=base.clock,
-        wake_outbox=outbox.wake,
-    )
-    flow = rooms.flow(routing.run, analysis.run, composing.run)
-    model = [room for room in flow if room.name == "analysis"]
-    quick = [room for room in flow if room.name != "analysis"]
-    return [
-        Worker(part, base.sessions, _worker_settings(base, name), base.clock, _observer(base))
-        for name, part in (("model", model), ("rooms", quick))
-    ]
-
-
-def _worker_settings(base: Foundation, name: str) -> WorkerSettings:
-    inference = base.config.inference
-    return WorkerSettings(
-        owner=f"{base.owner}{name}",
-        lease=dt.timedelta(seconds=inference.lease_s),
-        max_attempts=inference.max_attempts,
-    )
-
-
-def _observer(base: Foundation) -> Observe:
-    def observe(room: str, seconds: float, ok: bool) -> None:
-        base.metrics.room_done(room, seconds, "ok" if ok else "failed")
-
-    return observe
 
 
 def _intake(base: Foundation, own: OwnSeries) -> IntakeHandler:

@@ -1,166 +1,153 @@
-"""The composing room: a committed analysis → result objects on disk and their outbox rows."""
+"""The composing room: committed analyses → result objects on disk and their outbox rows.
+
+Every pack's analysis gets its own objects. The draft that our template words goes out with them; a
+language model's may replace it later (drafting/room.py), and nothing here waits for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import datetime as dt
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import sqlalchemy as sa
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from agent.analysis.room import study_input
+from agent import composition
+from agent.analysis.room import Tell, study_input, tell_nobody
 from agent.clock import Clock
+from agent.composition import Composed, Composition, Edition
 from agent.delivery import outbox
+from agent.drafting import clinical
 from agent.errors import ComposeError
-from agent.results import compose
 from agent.results import context as contexts
-from agent.settings import Destination, ResultSettings
 from db.engine import reading
-from db.models import Analysis, Delivery, Result, Study
-from db.queries import claims, studies
-from db.states import DeliveryState, StudyState
-from inference.findings import Findings
+from db.models import Analysis, Study
+from db.models import Draft as DraftRow
+from db.queries import claims, drafts, studies
+from db.queries import outbox as rows
+from db.states import DraftState, StudyState
+from inference.findings import Findings, Status
+from inference.report.draft import ClinicalContext, Draft
 
 log = structlog.get_logger(__name__)
 
 WHO = "composing"
-
-Composed = list[tuple[contexts.ComposedObject, Path]]
+#: Words a draft from the findings of every pack that read the study.
+Template = Callable[[Sequence[Findings], ClinicalContext], Draft]
 
 
 @dataclass(frozen=True)
 class ComposingRoom:
-    """What the room needs: the record, spool and results directories, and who we are."""
+    """What the room needs: the record, how to compose, and what of a draft is wanted."""
 
     sessions: sessionmaker[Session]
-    spool: Path
-    results: Path
-    settings: ResultSettings
-    destinations: Sequence[Destination]
-    installation: contexts.Installation
-    ordered_levels: Mapping[str, str]
+    composition: Composition
     clock: Clock
     wake_outbox: Callable[[], None] = lambda: None
+    template: Template | None = None
+    """None = no drafts are made."""
+    model_follows: bool = False
+    """A language model is to write a draft later."""
+    report_pack: str = ""
+    """The pack whose report carries the draft, where it read the study."""
+    tell: Tell = tell_nobody
+    """Told that the results are there, in the transaction that puts them into the outbox."""
 
     def run(self, claim: claims.Claim, owner: str) -> None:
-        """Compose what the analysis says, then commit Result and Delivery rows together.
+        """Compose what each analysis says, then commit Result and Delivery rows together.
 
         Raises:
             ComposeError: the report could not be made; the priority is committed all the same.
         """
         with reading(self.sessions) as session:
             study = studies.get(session, claim.study_id)
-            analysis = _current_analysis(session, study)
-            context = self._context(session, study, analysis)
-        made = compose.compose_files(context, self.results / analysis.id)
-        self._commit(claim, owner, analysis, made)
+            analyses = _current_analyses(session, study)
+            main = composition.main_analysis(analyses, self.report_pack)
+            draft = self._draft(session, study, analyses)
+            said = [self._context(session, study, a, main, draft) for a in analyses]
+        made = [self.composition.files(context) for context in said]
+        self._commit(claim, owner, list(zip(analyses, made, strict=True)), main, draft)
 
     def _context(
-        self, session: Session, study: Study, analysis: Analysis
+        self,
+        session: Session,
+        study: Study,
+        analysis: Analysis,
+        main: Analysis,
+        draft: Draft | None,
     ) -> contexts.ResultContext:
-        rows = studies.newest_instances(session, study.id)
-        ordered = self.ordered_levels.get(study.ordered_priority.upper())
-        return contexts.ResultContext(
-            analysis_id=analysis.id,
-            revision=analysis.revision,
-            created_at=analysis.created_at.astimezone(),  # result objects show local time
-            findings=Findings.from_json(analysis.findings),
-            priority=contexts.PriorityStatement(
-                level=analysis.priority,
-                score=analysis.priority_score,
-                reason=analysis.priority_reason,
-                ordered=ordered,
-            ),
-            sources=study_input(study, rows, self.spool).series,
-            installation=self.installation,
-            predecessors=tuple(
-                self.results / path for path in _earlier_reports(session, study, analysis)
-            ),
-            options=contexts.ResultOptions(
-                kinds=self.settings.kinds, max_segments=self.settings.max_segments
-            ),
-        )
+        edition = Edition(draft=draft if analysis is main else None)
+        return self.composition.context(session, study, analysis, edition)
 
-    def _commit(self, claim: claims.Claim, owner: str, analysis: Analysis, made: Composed) -> None:
-        now = self.clock()
+    def _draft(self, session: Session, study: Study, analyses: Sequence[Analysis]) -> Draft | None:
+        """Our own wording of what the packs found; None when none of them read anything."""
+        live = [a for a in analyses if not a.shadow] or analyses
+        said = [Findings.from_json(a.findings) for a in live]
+        read = [f for f in said if f.status in (Status.SUCCEEDED, Status.PARTIAL)]
+        if self.template is None or not read:
+            return None
+        given = study_input(
+            study, studies.newest_instances(session, study.id), self.composition.spool
+        )
+        series = [report for findings in read for report in findings.series]
+        return self.template(read, clinical.context(session, study, given, series))
+
+    def _commit(
+        self,
+        claim: claims.Claim,
+        owner: str,
+        made: Sequence[tuple[Analysis, Composed]],
+        main: Analysis,
+        draft: Draft | None,
+    ) -> None:
+        now, destinations = self.clock(), self.composition.destinations
         with self.sessions.begin() as session:
             study = claims.owned(session, claim.study_id, owner)
             if study is None:
                 log.warning("composition_discarded", study=claim.key, why="the lease was lost")
                 return
-            results = [self._result(session, study, analysis, one, path) for one, path in made]
-            session.flush()
-            why = f"{len(results)} objects composed"
+            for analysis, objects in made:
+                results = self.composition.record(session, analysis, objects, now)
+                shadow = analysis.shadow
+                outbox.enqueue(session, study, analysis, results, destinations, now, shadow=shadow)
+            drafts.supersede_older(session, study.id, study.revision, now)
+            if draft is not None:
+                self._keep_draft(session, study, draft, now)
+            self.tell(session, study, main, now)
+            why = f"{sum(len(objects) for _, objects in made)} objects composed"
             studies.move(session, study, StudyState.DELIVERING, who=WHO, why=why, now=now)
-            outbox.enqueue(
-                session, study, analysis, results, self.destinations, now, shadow=analysis.shadow
-            )
+            rows.settle(session, study, who=WHO, now=now)
         self.wake_outbox()
-        log.info("results_composed", study=claim.key, objects=[o.kind for o, _ in made])
+        kinds = [one.kind for _, objects in made for one, _ in objects]
+        log.info("results_composed", study=claim.key, objects=kinds)
 
-    def _result(
-        self,
-        session: Session,
-        study: Study,
-        analysis: Analysis,
-        made: contexts.ComposedObject,
-        path: Path,
-    ) -> Result:
-        """The row of one object; a retry after a crash finds the one it wrote before."""
-        known = session.execute(
-            sa.select(Result).where(Result.sop_uid == made.sop_uid)
-        ).scalar_one_or_none()
-        if known is not None:
-            return known
-        row = Result(
-            analysis_id=analysis.id,
+    def _keep_draft(self, session: Session, study: Study, draft: Draft, now: dt.datetime) -> None:
+        """The template's draft on record; what a model wrote of this revision stays."""
+        if drafts.of_revision(session, study.id, study.revision) is not None:
+            return
+        waits = self.model_follows
+        row = DraftRow(
             study_id=study.id,
-            kind=made.kind,
-            label=made.label,
-            sop_class_uid=made.sop_class_uid,
-            sop_uid=made.sop_uid,
-            series_uid=made.series_uid,
-            path=str(path.relative_to(self.results)),
-            size_bytes=path.stat().st_size,
-            created_at=self.clock(),
+            revision=study.revision,
+            state=DraftState.WAITING if waits else DraftState.DONE,
+            draft=draft.to_json(),
+            source=draft.source,
+            model=draft.model,
+            next_attempt_at=now,
+            created_at=now,
+            finished_at=None if waits else now,
         )
         session.add(row)
-        return row
+        why = f"{len(draft.sentences)} sentences by {draft.model}"
+        studies.note(session, study.id, who=WHO, kind="draft_written", why=why, now=now)
 
 
-def _current_analysis(session: Session, study: Study) -> Analysis:
-    query = sa.select(Analysis).where(
-        Analysis.study_id == study.id, Analysis.revision == study.revision
-    )
-    analysis = session.execute(query).scalar_one_or_none()
-    if analysis is None:
+def _current_analyses(session: Session, study: Study) -> Sequence[Analysis]:
+    found = studies.current_analyses(session, study)
+    if not found:
         raise ComposeError(
             f"revision {study.revision} has no analysis to compose; "
             "use: worklist-agent studies retry --reanalyse"
         )
-    return analysis
-
-
-def _earlier_reports(session: Session, study: Study, analysis: Analysis) -> list[str]:
-    """Files of the reports this one replaces, newest last: only those that left the house.
-
-    A reference to a report that no archive holds would lead its reader nowhere.
-    """
-    left = sa.exists().where(
-        Delivery.result_id == Result.id,
-        Delivery.state.in_([DeliveryState.DELIVERED, DeliveryState.SENDING]),
-    )
-    query = (
-        sa.select(Result.path)
-        .join(Analysis, Analysis.id == Result.analysis_id)
-        .where(
-            Result.study_id == study.id,
-            Result.kind == "sr",
-            Analysis.revision < analysis.revision,
-            left,
-        )
-        .order_by(Analysis.revision)
-    )
-    return list(session.execute(query).scalars())
+    return found

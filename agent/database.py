@@ -89,8 +89,9 @@ def _check_references(connection: sa.Connection) -> None:
         return
     dangling = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
     if dangling:
+        table = dangling[0][0]
         raise SchemaError(
-            f"{len(dangling)} rows refer to rows that are not there (first: table {dangling[0][0]});"
+            f"{len(dangling)} rows refer to rows that are not there (the first in {table});"
             " nothing was changed: restore a backup, or file an issue"
         )
 

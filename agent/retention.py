@@ -10,7 +10,17 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from db.models import Analysis, Delivery, Draft, Event, Instance, ReadingFeedback, Result, Series, Study
+from db.models import (
+    Analysis,
+    Delivery,
+    Draft,
+    Event,
+    Instance,
+    ReadingFeedback,
+    Result,
+    Series,
+    Study,
+)
 from db.states import OPEN_DELIVERIES, StudyState
 
 log = structlog.get_logger(__name__)

@@ -59,6 +59,8 @@ class ReportSettings(Section):
     max_findings: PositiveInt = 24
     max_finding_chars: PositiveInt = 400
     max_exam_chars: PositiveInt = 120
+    push_unsupported: bool = False
+    """Send sentences, too, that the guard found unsupported (marked); they are shown in any case."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

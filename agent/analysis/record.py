@@ -81,8 +81,7 @@ def set_priority(
 ) -> Decision:
     """Decide over everything that was said of the current revision; the worklist moves with this.
 
-    Args:
-        complete: every pack and every series was heard; before that a level is only raised.
+    `complete` says that every pack and every series was heard; before that a level is only raised.
     """
     rows = studies.current_analyses(session, study)
     decision, shadow = combined(session, study, rows, policy)
@@ -99,12 +98,20 @@ def set_priority(
 
 
 def combined(
-    session: Session, study: Study, rows: Sequence[Analysis], policy: PrioritySettings
+    session: Session,
+    study: Study,
+    rows: Sequence[Analysis],
+    policy: PrioritySettings,
+    *,
+    triaged: bool = True,
 ) -> tuple[Decision, bool]:
-    """What a revision's analyses and its triage come to, and whether all of it is in shadow mode."""
+    """What a revision's analyses and its triage come to, and whether all of it is in shadow mode.
+
+    Without `triaged`, what they came to before the triage, if there was one.
+    """
     live = [row for row in rows if not row.shadow]
     ordered = policy.ordered.get(study.ordered_priority.upper())
-    said = drafts.triage_of(session, study.id, rows[0].revision) if live else ""
+    said = drafts.triage_of(session, study.id, rows[0].revision) if live and triaged else ""
     triage = priority.triage_vote(triage_json.read(said), policy) if said else None
     decision = priority.combine([opinion(row) for row in live or rows], ordered, triage)
     return decision, not live

@@ -209,9 +209,7 @@ class AnalysisRoom:
                 log.warning("analysis_discarded", study=job.claim.key, why="the lease was lost")
                 return
             row = record.add(session, study, said, self.policy, now)
-            decision = record.set_priority(
-                session, study, self.policy, now, who=WHO, complete=last
-            )
+            decision = record.set_priority(session, study, self.policy, now, who=WHO, complete=last)
             self.tell(session, study, row, now)
             why = f"{said.findings.status}: {len(said.findings.positives)} findings above threshold"
             if last:

@@ -34,15 +34,24 @@ def compose(
 
 
 def compose_files(
-    context: contexts.ResultContext, directory: Path, kinds: Sequence[str] | None = None
+    context: contexts.ResultContext,
+    directory: Path,
+    kinds: Sequence[str] | None = None,
+    earlier: Sequence[contexts.ComposedObject] = (),
 ) -> list[tuple[contexts.ComposedObject, Path]]:
     """Compose and write one object at a time; the datasets given back are dropped (None).
 
     Memory stays at the largest object instead of the sum of all.
+
+    Args:
+        context: of the analysis.
+        directory: where the files go.
+        kinds: default: the context's.
+        earlier: objects of this analysis that exist already, for the report to refer to.
     """
     written = [
         (dataclasses.replace(made, dataset=None), write([made], directory)[0])
-        for made in _composed(context, kinds)
+        for made in _composed(context, kinds, earlier)
     ]
     return sorted(written, key=lambda pair: contexts.KINDS.index(pair[0].kind))
 
@@ -70,12 +79,14 @@ def in_delivery_order(
 
 
 def _composed(
-    context: contexts.ResultContext, kinds: Sequence[str] | None
+    context: contexts.ResultContext,
+    kinds: Sequence[str] | None,
+    earlier: Sequence[contexts.ComposedObject] = (),
 ) -> Iterator[contexts.ComposedObject]:
     wanted = context.options.kinds if kinds is None else tuple(kinds)
     composers = {kind: registry.composer(kind) for kind in wanted}
     material = Material(context)
-    made: list[contexts.ComposedObject] = []
+    made: list[contexts.ComposedObject] = list(earlier)
     for kind in registry.COMPOSERS:
         if kind not in composers:
             continue

@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from inference.findings import Finding, Findings, SeriesReport
+from inference.report.draft import Draft
 from inference.study import SeriesInput
 
 KINDS = ("sr", "sc", "seg", "pm")
 """Every kind of result object, in the order of delivery: routing rules read the SR first."""
+EDITIONS = ("", "draft", "triage")
+"""Reports of one analysis, each replaces those before it: the first, with a model's draft, and with
+a triage that changed the priority."""
 NAMESPACE = uuid.UUID("5c1f2d3e-0b8a-5d7f-9a44-2f6d1c7b9e10")
 """Never change: the UIDs of everything already delivered depend on it."""
 
@@ -30,12 +34,16 @@ class PriorityStatement:
         score: probability of the finding that decided, 0..1.
         reason: one sentence for the reader.
         ordered: the level that was ordered, None when the order says nothing.
+        voices: what each model and head said of it, one line each; empty when one spoke.
+        disagreement: how they differ; empty when they agree.
     """
 
     level: str
     score: float
     reason: str
     ordered: str | None = None
+    voices: tuple[str, ...] = ()
+    disagreement: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,12 +74,14 @@ class ResultOptions:
         max_frames: a source stack with more frames gets no SEG and no map.
         map_pixels: longer side of a map frame; attention is known per token, so a source matrix
             of 512 would repeat every value hundreds of times and weigh 1 MiB a slice.
+        unsupported_sentences: write drafted sentences, too, that the guard found unsupported.
     """
 
     kinds: tuple[str, ...] = KINDS
     max_segments: int = 8
     max_frames: int = 2000
     map_pixels: int = 128
+    unsupported_sentences: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,9 @@ class ResultContext:
             series state their offset from UTC (then it is converted to that).
         sources: the source series; those the models read are listed as evidence.
         predecessors: earlier SR files of this study that this one replaces.
+        provisional: the study was not complete when it was analysed.
+        draft: the drafted report that the SR carries as its narrative.
+        edition: which report of this analysis it is, see `EDITIONS`.
     """
 
     analysis_id: str
@@ -96,6 +109,9 @@ class ResultContext:
     installation: Installation
     predecessors: tuple[Path, ...] = ()
     options: ResultOptions = field(default_factory=ResultOptions)
+    provisional: bool = False
+    draft: Draft | None = None
+    edition: str = ""
 
     def uid(self, role: str, kind: str, label: str = "") -> str:
         """The UID of something in this analysis, e.g. ``uid("series", "seg", "hemorrhage")``."""

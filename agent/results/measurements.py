@@ -23,6 +23,7 @@ Group = (
     sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
 )
 MAX_SERIES_LISTED = 64
+PROVISIONAL = "From the first series, before the study was complete; another report replaces this"
 
 
 def study_group(context: contexts.ResultContext) -> sr.MeasurementsAndQualitativeEvaluations:
@@ -38,12 +39,17 @@ def study_group(context: contexts.ResultContext) -> sr.MeasurementsAndQualitativ
         tracking_identifier=sr.TrackingIdentifier(
             uid=context.uid("tracking", "study"), identifier="AI triage"
         ),
-        algorithm_id=_algorithm(context, study_parameters(context)),
+        algorithm_id=algorithm(context, study_parameters(context)),
         qualitative_evaluations=[sr.QualitativeEvaluation(*pair) for pair in values],
     )
-    _add_text(group[0], concepts.PRIORITY_REASON, priority.reason)
+    if context.provisional:
+        add_text(group[0], concepts.PROVISIONAL, PROVISIONAL)
+    add_text(group[0], concepts.PRIORITY_REASON, priority.reason)
+    for voice in priority.voices:
+        add_text(group[0], concepts.PRIORITY_VOICE, voice)
+    add_text(group[0], concepts.PRIORITY_DIFFERENCE, priority.disagreement)
     if findings.status is not Status.SUCCEEDED:
-        _add_text(group[0], concepts.STATUS_REASON, findings.reason)
+        add_text(group[0], concepts.STATUS_REASON, findings.reason)
     return group
 
 
@@ -58,7 +64,7 @@ def finding_group(material: Material, finding: Finding) -> sr.MeasurementsAndQua
         finding_type=concepts.finding_type(finding),
         finding_category=concepts.CLINICAL_FINDING,
         finding_sites=[sr.FindingSite(concepts.site(finding))],
-        algorithm_id=_algorithm(context, [f"threshold={finding.threshold:g}"]),
+        algorithm_id=algorithm(context, [f"threshold={finding.threshold:g}"]),
         qualitative_evaluations=[
             sr.QualitativeEvaluation(concepts.PRESENCE, presence(finding, context.findings.status))
         ],
@@ -89,7 +95,7 @@ def located_group(
         finding_type=concepts.finding_type(finding),
         finding_category=concepts.CLINICAL_FINDING,
         finding_sites=[sr.FindingSite(concepts.site(finding))],
-        algorithm_id=_algorithm(context, [f"mask-threshold={finding.grounding.threshold:g}"]),
+        algorithm_id=algorithm(context, [f"mask-threshold={finding.grounding.threshold:g}"]),
         qualitative_evaluations=[
             sr.QualitativeEvaluation(concepts.PRESENCE, presence(finding, context.findings.status))
         ],
@@ -127,9 +133,10 @@ def study_parameters(context: contexts.ResultContext) -> list[str]:
     return [plain(line) for line in lines] + ([f"series-not-listed={left_out}"] * (left_out > 0))
 
 
-def _algorithm(
+def algorithm(
     context: contexts.ResultContext, parameters: list[str]
 ) -> sr.AlgorithmIdentification:
+    """The model pack as the algorithm behind a group (TID 4019)."""
     pack = context.findings.pack
     return sr.AlgorithmIdentification(
         name=plain(pack.name, 64) or "none",
@@ -172,7 +179,8 @@ def _visual_explanation(attention: contexts.ComposedObject) -> Dataset:
     )
 
 
-def _add_text(group: Dataset, name: sr.CodedConcept, text: str) -> None:
+def add_text(group: Dataset, name: sr.CodedConcept, text: str) -> None:
+    """Add a text to a measurement group; nothing when there is none."""
     if not plain(text):
         return
     group.ContentSequence.append(

@@ -20,7 +20,7 @@ from pydicom.uid import CTImageStorage
 
 from agent.results import codes as concepts
 from agent.results import context as contexts
-from agent.results import headers, identity, measurements, planes
+from agent.results import headers, identity, measurements, narrative, planes
 from agent.results.material import REFERENCE, Material
 from agent.results.text import STATEMENT, plain
 from inference.findings import Status
@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 HEAD = ("HEAD", "BRAIN", "SKULL")
 CARRIER_UID = "2.25.1"
+EDITION_NUMBERS = {"": 0, "draft": 2, "triage": 3}
+"""Series numbers above `headers.SERIES_NUMBERS`; 1 is the summary page's."""
 REQUEST = (
     "PlacerOrderNumberImagingServiceRequest",
     "FillerOrderNumberImagingServiceRequest",
@@ -42,13 +44,14 @@ def compose(
 ) -> Iterator[contexts.ComposedObject]:
     """The one report; it refers to the segmentations and maps already made."""
     context, template = material.context, material.template
-    naming = headers.Naming("sr", "", "AI triage report")
+    title = "AI triage report, provisional" if context.provisional else "AI triage report"
+    naming = headers.Naming("sr", context.edition, title, EDITION_NUMBERS[context.edition])
     others = [o for o in made if o.kind in ("seg", "pm")]
     evidence = [*material.evidence, *(_reference_to(o, context) for o in others)]
     dataset = hd.sr.Comprehensive3DSR(
         evidence=[_carrier(template), *evidence],
         content=_report(material, others)[0],
-        is_complete=context.findings.status is Status.SUCCEEDED,
+        is_complete=context.findings.status is Status.SUCCEEDED and not context.provisional,
         is_final=False,
         is_verified=False,
         previous_versions=predecessors(context) or None,
@@ -80,6 +83,7 @@ def _report(material: Material, made: Sequence[contexts.ComposedObject]) -> sr.M
     groups += [measurements.finding_group(material, finding) for finding in findings]
     located = (measurements.located_group(material, f, made) for f in findings)
     groups += [group for group in located if group is not None]
+    groups += narrative.draft_groups(material.context)
     return sr.MeasurementReport(
         observation_context=_observer(material.context),
         procedure_reported=procedure(material.template, material.context.findings.status),

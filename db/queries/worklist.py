@@ -239,7 +239,7 @@ def _shown_analysis() -> sa.ScalarSelect[str]:
     )
 
 
-def _decides_first(row: type[Analysis]) -> tuple[sa.ColumnElement[Any], ...]:
+def _decides_first(row: type[Analysis]) -> tuple[Any, ...]:
     """Newest revision, what counts before what is in shadow mode, then the most urgent pack."""
     urgency = sa.case({level: n for n, level in enumerate(LEVELS)}, value=row.priority, else_=9)
     return (row.revision.desc(), row.shadow, urgency, row.priority_score.desc(), row.created_at)

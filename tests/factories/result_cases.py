@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 from factories import dicom, dicom_enhanced, results
 
 from agent.results.compose import compose_files
-from agent.results.context import ResultContext
+from agent.results.context import PriorityStatement, ResultContext
 from inference.findings import Status
+from inference.report.draft import Draft, Sentence, Source, Verdict
 
 Case = Callable[[Path], ResultContext]
 
@@ -90,6 +92,31 @@ def no_frame_of_reference(folder: Path) -> ResultContext:
     return results.positive(dicom.ct_series(FrameOfReferenceUID=None), folder)
 
 
+def drafted(folder: Path) -> ResultContext:
+    """A report that carries a model's draft, and opinions on the priority that differ."""
+    context = axial_ct(folder)
+    sentences = (
+        Sentence("Acute hemorrhage in the left hemisphere.", Verdict.SUPPORTED, "", ("hemorrhage",)),
+        Sentence("A fracture of the skull.", Verdict.UNSUPPORTED, "no head looks for fractures"),
+        Sentence("Écart de la ligne médiane \\ 3 mm.", labels=("mass_effect", "of another pack")),
+    )
+    draft = Draft("CT Head", sentences, Source.MODEL, "tiny-findings 1.0")
+    statement = PriorityStatement(
+        "STAT",
+        0.93,
+        "Hemorrhage 93% (urgent)",
+        "LOW",
+        ("findings of demo-head: STAT", "triage: LOW"),
+        "findings of demo-head: STAT, triage: LOW",
+    )
+    return dataclasses.replace(context, draft=draft, edition="draft", priority=statement)
+
+
+def provisional(folder: Path) -> ResultContext:
+    """The first series of a study that is not complete."""
+    return dataclasses.replace(axial_ct(folder), revision=0, provisional=True)
+
+
 CASES: dict[str, Case] = {
     case.__name__: case
     for case in (
@@ -104,9 +131,20 @@ CASES: dict[str, Case] = {
         partial,
         second_revision,
         no_frame_of_reference,
+        drafted,
+        provisional,
     )
 }
-LOCATED = ("axial_ct", "oblique_mr", "tilted_ct", "enhanced_ct", "enhanced_mr", "second_revision")
+LOCATED = (
+    "axial_ct",
+    "oblique_mr",
+    "tilted_ct",
+    "enhanced_ct",
+    "enhanced_mr",
+    "second_revision",
+    "drafted",
+    "provisional",
+)
 """Cases with a mask and a map."""
 
 

@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from sqlalchemy.orm import Session, sessionmaker
 
 from agent.composing import ComposingRoom
+from agent.composition import Composition
 from agent.errors import ComposeError
 from agent.settings import PrioritySettings, ResultSettings
 from db.engine import reading
@@ -37,6 +38,8 @@ class Bench:
     study_id: int
     images: list[Dataset]
     clock: make.Clock = field(default_factory=make.Clock)
+    more: dict[str, Any] = field(default_factory=dict)
+    """Of the room, beside what every test needs."""
 
     def claim(self) -> Claim:
         """Take it."""
@@ -53,17 +56,19 @@ class Bench:
 
     def run(self, claim: Claim | None = None, **settings: Any) -> None:
         """Compose it for one destination that pushes."""
-        room = ComposingRoom(
-            sessions=self.sessions,
+        room = ComposingRoom(self.sessions, self.composition(**settings), self.clock, **self.more)
+        room.run(claim or self.claim(), OWNER)
+
+    def composition(self, **settings: Any) -> Composition:
+        """How this house composes."""
+        return Composition(
             spool=self.folder / "spool",
             results=self.folder / "results",
             settings=ResultSettings(**{"kinds": ("sr", "sc"), **settings}),
             destinations=[make.destination()],
             installation=results.INSTALLATION,
-            ordered_levels=PrioritySettings().ordered,
-            clock=self.clock,
+            policy=PrioritySettings(),
         )
-        room.run(claim or self.claim(), OWNER)
 
     def analyse(self, revision: int = 1, **values: Any) -> None:
         """Commit an analysis that found a bleed, and put the study into composing."""

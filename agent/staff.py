@@ -1,0 +1,212 @@
+"""Who works in the rooms: each room wired to what it needs, each worker to its rooms."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Protocol
+
+from sqlalchemy.orm import Session
+
+from agent import composing, rooms
+from agent.analysis.process import InferenceProcess, InlineEngine
+from agent.analysis.provisional import ProvisionalRoom, ProvisionalWorker
+from agent.analysis.room import FAMILY_MIN_SERIES, AnalysisRoom, Tell
+from agent.composition import Composition
+from agent.delivery import outbox as delivery
+from agent.delivery.announcements import Kind
+from agent.delivery.sender import Outbox
+from agent.drafting import backends, guarding, triaging
+from agent.drafting.room import DraftingRoom
+from agent.drafting.worker import DraftingSettings, DraftingWorker
+from agent.foundation import Foundation
+from agent.routing.room import RoutingRoom
+from agent.worker import Observe, Worker, WorkerSettings
+from db.models import Analysis, Study
+
+#: Drafts under way at once against servers; in this process there is one model.
+DRAFTS_AT_ONCE = 4
+
+Analyser = InferenceProcess | InlineEngine
+
+
+class Works(Protocol):
+    """Anything that works in a thread of its own."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self, timeout_s: float) -> None:
+        """Finish what is at hand, then end."""
+
+
+def workers(base: Foundation, analyser: Analyser, outbox: Outbox) -> list[Works]:
+    """One worker for the model, one for the quick rooms, so that neither waits for the other.
+
+    Beside the flow: one for provisional priorities and some for drafts, where they are configured.
+    """
+    config, composition = base.config, _composition(base)
+    inference = config.inference
+    routing = RoutingRoom(base.sessions, config.routing, config.priority, base.clock)
+    analysis = _analysis(base, analyser)
+    results = _composing(base, composition, outbox)
+    flow = rooms.flow(
+        routing.run, analysis.run, results.run, analysis.run_many, inference.batch_studies
+    )
+    model = [room for room in flow if room.name == "analysis"]
+    quick = [room for room in flow if room.name != "analysis"]
+    staff: list[Works] = [
+        Worker(part, base.sessions, _settings(base, name), base.clock, _observer(base))
+        for name, part in (("model", model), ("rooms", quick))
+    ]
+    if config.assembly.provisional:
+        room = _provisional(base, composition, analyser, outbox)
+        staff.append(ProvisionalWorker(room, f"{base.owner}provisional"))
+    return staff + _drafting(base, composition, analyser, outbox)
+
+
+def min_series(base: Foundation) -> dict[str, int]:
+    """Image series that each configured pack needs before it is asked."""
+    return {name: FAMILY_MIN_SERIES.get(m.family, 0) for name, m in base.manifests.items()}
+
+
+def tell(base: Foundation, kind: Kind, occasion: str = "") -> Tell:
+    """How a room tells those destinations that are told of a study and not sent objects.
+
+    The outbox looks for due rows more often than once a second: nobody needs to wake it.
+    """
+
+    def told(session: Session, study: Study, analysis: Analysis, now: dt.datetime) -> None:
+        delivery.announce(
+            session,
+            study,
+            analysis,
+            base.config.destinations,
+            now,
+            kind=kind,
+            ordered=base.config.priority.ordered.get(study.ordered_priority.upper()),
+            occasion=occasion,
+        )
+
+    return told
+
+
+def _analysis(base: Foundation, analyser: Analyser) -> AnalysisRoom:
+    config = base.config
+    return AnalysisRoom(
+        sessions=base.sessions,
+        spool=base.spool.root,
+        analyser=analyser,
+        packs=config.packs,
+        pack_refs={name: manifest.ref for name, manifest in base.manifests.items()},
+        policy=config.priority,
+        max_attempts=config.inference.max_attempts,
+        clock=base.clock,
+        observe=base.metrics.result_committed,
+        min_series=min_series(base),
+        tell=tell(base, Kind.PRIORITY),
+    )
+
+
+def _composition(base: Foundation) -> Composition:
+    config = base.config
+    return Composition(
+        spool=base.spool.root,
+        results=base.results,
+        settings=config.results,
+        destinations=config.destinations,
+        installation=base.installation,
+        policy=config.priority,
+        unsupported_sentences=config.report.push_unsupported,
+    )
+
+
+def _composing(
+    base: Foundation, composition: Composition, outbox: Outbox
+) -> composing.ComposingRoom:
+    report, triage = base.config.report, base.config.triage
+    return composing.ComposingRoom(
+        sessions=base.sessions,
+        composition=composition,
+        clock=base.clock,
+        wake_outbox=outbox.wake,
+        template=_template() if report.enabled else None,
+        model_follows=report.backend != "template" or triage.enabled,
+        report_pack=report.pack,
+        tell=tell(base, Kind.REPORT),
+    )
+
+
+def _template() -> composing.Template:
+    from inference.report import template
+
+    return template.compose
+
+
+def _provisional(
+    base: Foundation, composition: Composition, analyser: Analyser, outbox: Outbox
+) -> ProvisionalRoom:
+    config = base.config
+    return ProvisionalRoom(
+        sessions=base.sessions,
+        composition=composition,
+        analyser=analyser,
+        assembly=config.assembly,
+        routing=config.routing,
+        packs=config.packs,
+        policy=config.priority,
+        clock=base.clock,
+        lease=dt.timedelta(seconds=config.inference.lease_s),
+        min_series=min_series(base),
+        wake_outbox=outbox.wake,
+        tell=tell(base, Kind.PRIORITY),
+    )
+
+
+def _drafting(
+    base: Foundation, composition: Composition, analyser: Analyser, outbox: Outbox
+) -> list[DraftingWorker]:
+    """As many as there may be drafts at once; none where the template is all that is wanted."""
+    config = base.config
+    writes = config.report.enabled and config.report.backend != "template"
+    if not config.report.enabled or not (writes or config.triage.enabled):
+        return []
+    room = DraftingRoom(
+        sessions=base.sessions,
+        composition=composition,
+        encoder=analyser,
+        clock=base.clock,
+        drafter=backends.drafter(config, base.manifests),
+        pack=config.report.pack,
+        triager=triaging.triager(config.triage),
+        guard=guarding.guard(),
+        wake_outbox=outbox.wake,
+        tell_report=tell(base, Kind.REPORT, "draft"),
+        tell_priority=tell(base, Kind.PRIORITY, "triage"),
+    )
+    lease = dt.timedelta(seconds=config.inference.lease_s)
+    count = 1 if config.report.backend == "local" else DRAFTS_AT_ONCE
+    return [
+        DraftingWorker(
+            room.run,
+            base.sessions,
+            DraftingSettings(f"{base.owner}draft{number}", lease),
+            base.clock,
+        )
+        for number in range(count)
+    ]
+
+
+def _settings(base: Foundation, name: str) -> WorkerSettings:
+    inference = base.config.inference
+    return WorkerSettings(
+        owner=f"{base.owner}{name}",
+        lease=dt.timedelta(seconds=inference.lease_s),
+        max_attempts=inference.max_attempts,
+    )
+
+
+def _observer(base: Foundation) -> Observe:
+    def observe(room: str, seconds: float, ok: bool) -> None:
+        base.metrics.room_done(room, seconds, "ok" if ok else "failed")
+
+    return observe
