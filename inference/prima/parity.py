@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from inference.parity.rows import Array, Measure, Row, arrays, compare, same
-from inference.prima import filtering, names
+from inference.prima import filtering, names, parity_models
 from inference.prima.parity_differences import CHAPTERS
 from inference.prima.preparation import prepare, prepare_official
 from inference.prima.series import PrimaSeries
@@ -118,4 +118,7 @@ def _sha256(values: Array) -> str:
 
 MEASURES: Mapping[str, Measure] = {
     "p1_prima_preprocess": _preprocessing,
+    "p2_vqvae": parity_models.tokenizer,
+    "p3_hiervit": parity_models.study_model,
+    "p4_full_model": parity_models.whole_pipeline,
 }

@@ -40,6 +40,11 @@ def test_every_case_of_the_golden_set_is_compared(rows: list[Row]):
     expected |= {("n2_encoder", name) for name in ("checkpoint", *variants)}
     expected |= {("n3_heads", name) for name in golden.meta("n3_heads")["cases"]}
     expected |= {(P1, facts["dir"]) for facts in golden.meta(P1)["series"]}
+    if (golden.case("p4_full_model") / "primafullmodel107.pt").is_file():
+        expected |= {("p3_hiervit", "checkpoint"), ("p3_hiervit", "variant inner 292")}
+        expected |= {("p4_full_model", name) for name in ("components", "predictions file")}
+        for file in golden.meta("p4_full_model")["variants"]:
+            expected.add(("p4_full_model", f"variant {Path(file).stem}"))
     assert expected <= subjects
 
 
