@@ -1,0 +1,1 @@
+"""How good is a model: numbers with intervals, groups of patients, pictures, a card."""
