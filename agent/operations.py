@@ -157,5 +157,8 @@ def _delivery_row(delivery: Delivery) -> dict[str, Any]:
         "state": delivery.state,
         "attempts": delivery.attempts,
         "next_attempt_at": delivery.next_attempt_at,
+        "sent": delivery.sent_at,
+        "committed": delivery.committed_at,
+        "seen": delivery.seen_at,
         "last_error": delivery.last_error,
     }

@@ -10,7 +10,18 @@ from agent.commands import common
 
 app = typer.Typer(help="List and retry deliveries to PACS and archives.", no_args_is_help=True)
 
-COLUMNS = ("id", "study", "destination", "kind", "state", "attempts", "last_error")
+COLUMNS = (
+    "id",
+    "study",
+    "destination",
+    "kind",
+    "state",
+    "attempts",
+    "sent",
+    "committed",
+    "seen",
+    "last_error",
+)
 
 
 @app.command("list")

@@ -17,7 +17,7 @@ from dicom_nodes.scu.association import associate, broken, where
 _DUPLICATE_TRANSACTION = 0x0131
 
 
-def ask(node: Node, request: Request, wait_s: float = 2.0) -> Report | None:
+def ask(node: Node, request: Request, wait_s: float = 1.0) -> Report | None:
     """N-ACTION; the report if it comes on this association, else None: it comes to our SCP.
 
     Args:

@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 
 from agent.delivery import registry
 from agent.delivery.channels import Channel
+from agent.delivery.channels.archive import ReadsBack
 from agent.demo.pacs import EmbeddedPacs
 from agent.settings import MESSAGE_DESTINATIONS, Destination
 from dicom_nodes.errors import NodeError
@@ -91,6 +92,8 @@ class WebPeer:
 
     def _search(self, path: str) -> list[Any]:
         level = "SeriesInstanceUID" if "/series" in path else "StudyInstanceUID"
+        if "/instances" in path:
+            level = "SOPInstanceUID"
         wanted = re.search(r"(?:StudyInstanceUID=|studies/)([0-9.]+)", path)
         groups: dict[str, list[Dataset]] = {}
         for ds in self._held.values():
@@ -101,7 +104,13 @@ class WebPeer:
 
 def _match(group: list[Dataset]) -> Any:
     match = Dataset()
-    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "PatientID", "AccessionNumber"):
+    for keyword in (
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "SOPInstanceUID",
+        "PatientID",
+        "AccessionNumber",
+    ):
         setattr(match, keyword, group[0][keyword].value)
     match.NumberOfStudyRelatedInstances = len(group)
     match.NumberOfSeriesRelatedInstances = len(group)
@@ -238,6 +247,19 @@ def test_identity_and_count_are_those_of_the_study(
     assert channel.count_instances(study_uid) == 1
     assert channel.count_instances(study_uid, [instance.SeriesInstanceUID]) == 0
     assert channel.held_study("1.2.3") is None
+
+
+def test_what_was_sent_can_be_read_back(channel: Channel, path: Path, instance: Dataset) -> None:
+    """Under its patient and accession, by series; what is not there is not shown."""
+    assert isinstance(channel, ReadsBack)
+    study_uid, series_uid = str(instance.StudyInstanceUID), str(instance.SeriesInstanceUID)
+    before = channel.held_objects(study_uid, [series_uid])
+    assert (before.study, dict(before.instances)) == (None, {})
+    channel.send(path)
+    held = channel.held_objects(study_uid, [series_uid])
+    assert held.study is not None
+    assert (held.study.patient_id, held.study.accession_number) == ("PAT1", "ACC1")
+    assert dict(held.instances) == {str(instance.SOPInstanceUID): study_uid}
 
 
 def test_check_returns_when_the_destination_answers(channel: Channel) -> None:

@@ -11,6 +11,9 @@ from factories import peers
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage
 
+from agent.delivery.registry import Route
+from agent.delivery.sender import Outbox
+from agent.settings import DeliverySettings
 from db.models import Study
 from db.queries import delivery_claims
 from db.states import DeliveryState, StudyState
@@ -160,3 +163,24 @@ def test_a_database_that_is_away_does_not_end_the_threads(
         assert outbox.alive
     finally:
         outbox.stop()
+
+
+def test_a_long_send_keeps_its_lease(bench: Bench) -> None:
+    """While an object is sent its lease is renewed, so that nobody else sends it beside us."""
+    bench.enqueue(("sr",))
+    routes = {"pacs": Route(bench.pacs)}
+    settings = DeliverySettings(lease_s=0.2)
+    box = Outbox(bench.sessions, routes, settings, bench.results, clock=bench.clock)
+
+    def slow(_ds: object) -> None:
+        first = bench.row().lease_until
+        bench.clock.forward(seconds=0.15)
+        peers.wait_for("a renewed lease", lambda: bench.row().lease_until != first)
+        bench.clock.forward(seconds=0.15)
+        with bench.sessions.begin() as session:
+            assert delivery_claims.expire_leases(session, bench.clock()) == 0
+
+    bench.pacs.on_send = slow
+    assert box.run_once() == 1
+    assert bench.row().state == DeliveryState.DELIVERED
+    assert len(bench.pacs.sent) == 1
