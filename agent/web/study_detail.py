@@ -77,6 +77,9 @@ class DeliveryDetail:
     attempts: int
     next_attempt_at: dt.datetime
     last_error: str
+    sent_at: dt.datetime | None
+    committed_at: dt.datetime | None
+    seen_at: dt.datetime | None
     delivered_at: dt.datetime | None
 
 
@@ -144,6 +147,9 @@ def study_detail(
                 attempts=d.attempts,
                 next_attempt_at=d.next_attempt_at,
                 last_error=d.last_error,
+                sent_at=d.sent_at,
+                committed_at=d.committed_at,
+                seen_at=d.seen_at,
                 delivered_at=d.delivered_at,
             )
             for d in reversed(record.deliveries)
