@@ -97,7 +97,9 @@ class _Machine:
             raise self._wrong(f"its pickle uses {name}, which model files do not; it is not read")
 
     def _result(self) -> Any:
-        (result,) = self._stack
+        result = self.pop()
+        if self._stack:
+            raise ValueError("more than one object")
         return result
 
     def _wrong(self, problem: str) -> WeightsError:
