@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from agent import worklist
+from agent.drafting import triage_json
 from agent.settings import PrioritySettings
 from agent.worklist import WorklistEntry
 from agent.worklist_entries import FindingLine, finding_lines
 from db.models import Analysis, Study
+from db.queries import drafts
 from db.queries import worklist as queries
+from db.states import DraftState
+from inference.report.draft import Draft
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,34 @@ class FeedbackDetail:
 
 
 @dataclass(frozen=True)
+class SentenceDetail:
+    """One drafted sentence, what the guard says of it, and the findings that support it."""
+
+    text: str
+    verdict: str
+    reason: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DraftDetail:
+    """The drafted report of the current revision: unverified, whoever wrote it."""
+
+    revision: int
+    state: str
+    source: str
+    model: str
+    reason: str
+    exam_type: str
+    sentences: tuple[SentenceDetail, ...]
+    waiting_because: str
+    next_attempt_at: dt.datetime | None
+    triage_level: str
+    triage_reason: str
+    triage_model: str
+
+
+@dataclass(frozen=True)
 class StudyDetail:
     """The whole study page."""
 
@@ -116,6 +148,7 @@ class StudyDetail:
     deliveries: tuple[DeliveryDetail, ...]
     events: tuple[EventDetail, ...]
     feedback: tuple[FeedbackDetail, ...]
+    draft: DraftDetail | None = None
 
 
 def study_detail(
@@ -158,6 +191,32 @@ def study_detail(
             EventDetail(e.at, e.who, e.kind, e.from_state, e.to_state, e.why) for e in record.events
         ),
         feedback=tuple(FeedbackDetail(f.at, f.who, f.kind, f.text) for f in record.feedback),
+        draft=_draft(session, study),
+    )
+
+
+def _draft(session: Session, study: Study) -> DraftDetail | None:
+    row = drafts.newest(session, study.id)
+    if row is None or not row.draft:
+        return None
+    draft = Draft.from_json(row.draft)
+    triage = triage_json.read(row.triage) if row.triage else None
+    open_ = row.state in (DraftState.WAITING, DraftState.DRAFTING)
+    return DraftDetail(
+        revision=row.revision,
+        state=row.state,
+        source=row.source,
+        model=row.model,
+        reason=draft.reason,
+        exam_type=draft.exam_type,
+        sentences=tuple(
+            SentenceDetail(s.text, s.verdict.value, s.reason, s.labels) for s in draft.sentences
+        ),
+        waiting_because=row.last_error,
+        next_attempt_at=row.next_attempt_at if open_ else None,
+        triage_level=triage.level.value if triage else "",
+        triage_reason=triage.reason if triage else "",
+        triage_model=triage.model if triage else "",
     )
 
 

@@ -22,9 +22,11 @@ from agent.errors import ComposeError
 from agent.settings import PrioritySettings, ResultSettings
 from db.engine import reading
 from db.models import Analysis, Delivery, Result, Study
+from db.models import Draft as DraftRow
 from db.queries import claims, studies
 from db.queries.claims import Claim
 from db.states import StudyState
+from inference.report.draft import ClinicalContext, Draft, Sentence, Source
 
 OWNER = "node/rooms"
 
@@ -225,3 +227,90 @@ def test_failed_analysis_gets_its_report_too(bench: Bench) -> None:
     (report,) = [r for r in bench.all(Result) if r.kind == "sr"]
     ds = pydicom.dcmread(bench.folder / "results" / report.path)
     assert "the model is away" in ds.to_json()
+
+
+def test_each_pack_gets_objects_of_its_own_and_one_report_the_draft(bench: Bench) -> None:
+    """Two reports of one revision, both stating the level of both; one carries the narrative."""
+    _second_pack(bench, priority="LOW")
+    bench.more = {"template": _template}
+    bench.run()
+
+    made = bench.all(Result)
+    assert [r.kind for r in made] == ["sr", "sc", "sr", "sc"]
+    assert len({r.analysis_id for r in made}) == 2
+    assert [d.state for d in bench.all(Delivery)] == ["pending"] * 4
+    texts = [_report(bench, r) for r in made if r.kind == "sr"]
+    assert all("opinions differ" not in text and "Read immediately" in text for text in texts)
+    assert sum("UNVERIFIED DRAFT" in text for text in texts) == 1
+    (draft,) = bench.all(DraftRow)
+    assert (draft.state, draft.source, draft.revision) == ("done", "template", 1)
+
+
+def test_shadow_pack_beside_a_live_one_keeps_the_study_delivering(bench: Bench) -> None:
+    """What is only recorded must not end the delivery of what is sent."""
+    _second_pack(bench, shadow=True)
+    bench.run()
+
+    assert bench.study.state == "delivering"
+    states = {d.analysis_id: d.state for d in bench.all(Delivery)}
+    assert sorted(states.values()) == ["pending", "shadow"]
+
+
+def test_second_revision_of_two_packs_names_each_predecessor_once(bench: Bench) -> None:
+    """A pack replaces its own report; the first one replaces that of a pack that is gone."""
+    _second_pack(bench)
+    bench.run()
+    with bench.sessions.begin() as session:
+        session.execute(sa.update(Delivery).values(state="delivered"))
+    bench.analyse(revision=2)
+    bench.run()
+    reports = [r for r in bench.all(Result) if r.kind == "sr"]
+
+    ds = pydicom.dcmread(bench.folder / "results" / reports[-1].path)
+    named = [
+        one.ReferencedSOPInstanceUID
+        for study in ds.PredecessorDocumentsSequence
+        for series in study.ReferencedSeriesSequence
+        for one in series.ReferencedSOPSequence
+    ]
+    assert sorted(named) == sorted(r.sop_uid for r in reports[:2])
+
+
+def test_draft_waits_for_the_model_and_delivery_does_not(bench: Bench) -> None:
+    """The template's words go out now; the row asks for a model's."""
+    bench.more = {"template": _template, "model_follows": True}
+    bench.run()
+
+    (draft,) = bench.all(DraftRow)
+    assert (bench.study.state, draft.state, draft.source) == ("delivering", "waiting", "template")
+
+
+def test_new_revision_ends_the_draft_of_the_old_one(bench: Bench) -> None:
+    """Nobody writes about images that are not all."""
+    bench.more = {"template": _template, "model_follows": True}
+    bench.run()
+    bench.analyse(revision=2)
+    bench.run()
+
+    assert [d.state for d in bench.all(DraftRow)] == ["superseded", "waiting"]
+
+
+def _second_pack(bench: Bench, **values: Any) -> None:
+    with bench.sessions.begin() as session:
+        study = session.get_one(Study, bench.study_id)
+        study.pack = "demo-head, second"
+        first = session.execute(sa.select(Analysis)).scalar_one()
+        rows.analysis(
+            session,
+            study,
+            rows.Findings.from_json(first.findings),
+            **{"id": "f" * 32, "pack": "second", "created_at": rows.minutes_ago(8), **values},
+        )
+
+
+def _template(_findings: Any, context: ClinicalContext) -> Draft:
+    return Draft(context.modality, (Sentence("A bleed."),), Source.TEMPLATE, "template")
+
+
+def _report(bench: Bench, row: Result) -> str:
+    return pydicom.dcmread(bench.folder / "results" / row.path).to_json()
