@@ -15,7 +15,7 @@ from torch import Tensor
 from inference.checkpoints import read_state_dict
 from inference.neurovfm.weights import read_json
 from inference.parity.rows import Array, Place, Row, arrays, compare, same
-from inference.prima import loading, pipeline
+from inference.prima import analyse, loading, pipeline
 from inference.prima.config import Components, read_heads
 from inference.prima.hiervit import HierVit
 from inference.prima.model import EncodedSeries
@@ -95,7 +95,7 @@ def whole_pipeline(folder: Path, meta: Mapping[str, Any]) -> Iterator[Row]:
     if len(study.series) != len(meta["encoded_series"]) or not (folder / FULL).is_file():
         return
     read = _tokenizer(tokenizer_folder)
-    encoded = [pipeline.encode(series, read) for series in study.series]
+    encoded = [analyse.encode(series, read) for series in study.series]
     for number, (series, one) in enumerate(zip(study.series, encoded, strict=True)):
         wanted = given[f"embeddings_{number}"][series.kept]
         place = (folder.name, meta["encoded_series"][number]["name"])
@@ -104,7 +104,7 @@ def whole_pipeline(folder: Path, meta: Mapping[str, Any]) -> Iterator[Row]:
         found = _scores(model, tokenizer_folder, encoded, study.description)
         yield compare((folder.name, subject), "scores", found, wanted, said)
     official = _load(folder / FULL, tokenizer_folder)
-    result = pipeline.document(pipeline.embed(encoded, study.description, official), official)
+    result = pipeline.predict(study, official)
     yield from _file_rows((folder.name, "predictions file"), result, meta["predictions"], said)
     theirs = [
         replace(one, latents=torch.from_numpy(given[f"embeddings_{number}"][series.kept]))
@@ -198,7 +198,8 @@ def _scores(
 ) -> Array:
     """Diagnosis, referral and priority scores in one row."""
     models = _load(model, tokenizer_folder)
-    result = pipeline.document(pipeline.embed(encoded, description, models), models)
+    vectors = models.model.encode_all(encoded)
+    result = pipeline.document(models.model.encode_study(vectors, description), models)
     return np.array([score for kind in KINDS for (score,) in result[kind].values()])
 
 

@@ -5,20 +5,18 @@ Same numbers, without its crashes; docs/parity.md lists where it parts from the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from inference import devices
-from inference.prima import predictions
+from inference.prima import analyse, predictions
 from inference.prima.config import PipelineConfig
 from inference.prima.loading import OfficialModels, load_official
-from inference.prima.model import EncodedSeries
 from inference.prima.preparation import prepare_official
-from inference.prima.series import PrimaSeries, PrimaStudy
-from inference.prima.vqvae import Tokenizer
+from inference.prima.series import PrimaStudy
 from inference.stopwatch import Stopwatch
 
 Progress = Callable[[str], None]
@@ -70,37 +68,12 @@ def predict(
     clock: Stopwatch | None = None,
 ) -> predictions.Document:
     """The predictions of a prepared study, in the published layout."""
-    tell, clock = progress or (lambda _: None), clock or Stopwatch()
-    encoded = []
-    for number, series in enumerate(study.series, start=1):
-        tell(f"encoding series {number} of {len(study.series)}: {len(series.kept)} tokens")
-        encoded.append(encode(series, models.tokenizer))
+    clock = clock or Stopwatch()
+    found = analyse.run(study, models.tokenizer, models.model, progress)
     clock.lap("encode")
-    tell(f"reading the study: {len(encoded)} series, {study.token_count} tokens")
-    embedding = embed(encoded, study.description, models)
-    result = document(embedding, models)
-    clock.lap("predict")
+    result = document(found.embedding, models)
+    clock.lap("heads")
     return result
-
-
-def encode(series: PrimaSeries, tokenizer: Tokenizer) -> EncodedSeries:
-    """A series' kept tokens through the tokenizer; each token once, however often it is kept."""
-    numbers, places = series.distinct
-    tokens = torch.from_numpy(series.patches.gather(numbers))
-    latents = tokenizer.encode_thin(tokens, series.axis)
-    return EncodedSeries(
-        latents=latents[torch.from_numpy(places).to(latents.device)],
-        coords=torch.from_numpy(series.coords),
-        axis=series.axis,
-        name=series.name,
-    )
-
-
-def embed(
-    series: Sequence[EncodedSeries], description: str, models: OfficialModels
-) -> torch.Tensor:
-    """The study's pooled embedding ("clip_emb"): [E]."""
-    return models.model.encode_study(models.model.encode_all(series), description)
 
 
 def document(embedding: torch.Tensor, models: OfficialModels) -> predictions.Document:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from inference.errors import InferenceError
 
 PRIORITY_LEVELS: Mapping[int, tuple[str, ...]] = {
     4: ("none", "low", "medium", "high"),
@@ -30,7 +33,16 @@ def document(
         referral: likewise.
         priority: raw outputs by level; the largest is the answer.
         clip_emb: the study's pooled embedding.
+
+    Raises:
+        InferenceError: one of the numbers is none (NaN, infinite); it must not look like a score.
     """
+    scores = (*diagnosis.values(), *referral.values(), *priority.values(), *clip_emb)
+    if not all(map(math.isfinite, scores)):
+        raise InferenceError(
+            "the model answered with values that are no numbers: on a GPU, try device cpu; else "
+            "the checkpoint is damaged"
+        )
     return {
         "diagnosis": {name: [float(score)] for name, score in diagnosis.items()},
         "referral": {name: [float(score)] for name, score in referral.items()},

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from inference.errors import ConfigError
+from inference.errors import ConfigError, InferenceError
 from inference.prima import predictions
 from inference.prima.config import Components, read_config
 from inference.prima.preparation import OFFICIAL_DESCRIPTION
@@ -181,3 +181,9 @@ def test_predictions_have_the_published_layout(tmp_path: Path):
         "clip_emb": [[0.25, 1.0]],
     }
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_a_value_that_is_no_number_is_never_written():
+    """NaN is no JSON, and no score."""
+    with pytest.raises(InferenceError, match="no numbers"):
+        predictions.document({"a": float("nan")}, {}, {}, [0.0])
