@@ -145,6 +145,7 @@ def _supervise(serving: Serving, place: Environment) -> None:
         serving.environment(os.environ),
         checking.health(serving),
         say=lambda line: typer.echo(line, err=True),
+        fault=checking.nan_fault(serving),
     )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: supervisor.stop())

@@ -15,6 +15,7 @@ from inference.packs import Manifest
 if TYPE_CHECKING:
     from inference.report.drafter import Drafter
     from inference.report.pack_section import ReportSection
+    from inference.report.triage import HttpReasoner
     from inference.report.vllm.drafter import Recipe, VllmDrafter
 
 #: Rows of the language model's table from which its usual length is told.
@@ -163,3 +164,29 @@ def _local(config: Config, folder: Path, section: ReportSection, shown: str) -> 
     style = PromptStyle.read(folder / section.prompt)
     turn = section.empty_assistant_turn
     return LocalDrafter.of(model, style, shown, empty_assistant_turn=turn)
+
+
+def reasoner(config: Config) -> HttpReasoner | None:
+    """The configured reasoning model for triage; None = there is no triage.
+
+    Raises:
+        ConfigError: the key cannot be read.
+        InferenceError: the endpoint is outside the house and that was not permitted.
+    """
+    from inference.report.house import House
+    from inference.report.triage import HttpReasoner, ReasonerSettings
+
+    settings = config.triage
+    if not settings.enabled:
+        return None
+    return HttpReasoner(
+        ReasonerSettings(
+            endpoint=settings.endpoint,
+            model=settings.model,
+            house=House(settings.allowed_networks, settings.off_site_host, settings.data_may_leave),
+            api_key=read_key(settings.api_key_file),
+            timeout_s=settings.timeout_s,
+            max_tokens=settings.max_tokens,
+            max_attempts=settings.max_attempts,
+        )
+    )

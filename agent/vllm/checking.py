@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any
 
 from agent.config import Config
 from agent.drafting import backends
 from agent.vllm.command import Serving
 from agent.vllm.errors import VllmError
+from inference.report.vllm.inspection import nan_count
 
 if TYPE_CHECKING:
     import httpx
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from inference.report.vllm.inspection import Facts
 
 HEALTH_S = 5.0
+NAN_S = 5.0
 
 
 def check(config: Config) -> list[dict[str, Any]]:
@@ -43,18 +48,42 @@ def check(config: Config) -> list[dict[str, Any]]:
 
 def health(serving: Serving) -> Callable[[], bool]:
     """Whether the server answers that it is well."""
-    import httpx
+    return lambda: _page(serving, "/health") is not None
 
-    url = f"http://{_reached(serving.host)}:{serving.port}/health"
-    client = httpx.Client(timeout=HEALTH_S, trust_env=False)
 
-    def healthy() -> bool:
-        try:
-            return client.get(url).status_code == httpx.codes.OK
-        except httpx.HTTPError:
-            return False
+def nan_fault(
+    serving: Serving, every_s: float = NAN_S, clock: Callable[[], float] = time.monotonic
+) -> Callable[[], str]:
+    """Whether the server met NaN since it started; it then spoils the drafts of other studies.
 
-    return healthy
+    Measured: after one request with NaN every later short one failed until the server was started
+    anew. vLLM counts such requests and goes on.
+    """
+    asked = -every_s
+
+    def fault() -> str:
+        nonlocal asked
+        if clock() - asked < every_s:
+            return ""
+        asked = clock()
+        count = nan_count(_page(serving, "/metrics") or "")
+        return f"the server met NaN in {count:g} requests" if count else ""
+
+    return fault
+
+
+def _page(serving: Serving, path: str) -> str | None:
+    """A page of the server; None while it does not answer."""
+    connection = HTTPConnection(_reached(serving.host), serving.port, timeout=HEALTH_S)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        text = response.read().decode("utf-8", "replace")
+    except (OSError, HTTPException):
+        return None
+    finally:
+        connection.close()
+    return text if response.status == HTTPStatus.OK else None
 
 
 def _row(client: httpx.Client, url: str, config: Config, width: int) -> dict[str, Any]:
@@ -96,4 +125,4 @@ def _language_model(config: Config) -> str:
 
 def _reached(host: str) -> str:
     """Where a server that listens everywhere is asked."""
-    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104  not a binding
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  not a binding

@@ -67,9 +67,11 @@ class Group:
         while True:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
-            self.process.poll()
-            _reap(self.pid)
-            if not self.members() or time.monotonic() > deadline:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(POLL_S)
+            if _reap(self.pid) and not self.members():
+                return
+            if time.monotonic() > deadline:
                 return
             time.sleep(POLL_S)
 
@@ -89,11 +91,14 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def _reap(group: int) -> None:
-    """Take the exit status of inherited members of the group; of nobody else."""
-    with contextlib.suppress(ChildProcessError):
+def _reap(group: int) -> bool:
+    """Take the exit status of inherited members of the group; whether none is left."""
+    try:
         while os.waitpid(-group, os.WNOHANG)[0]:
             pass
+    except ChildProcessError:
+        return True
+    return False
 
 
 def _processes() -> list[int]:

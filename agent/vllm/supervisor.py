@@ -16,6 +16,8 @@ log = structlog.get_logger(__name__)
 
 #: Asks ``/health``; False while the server cannot serve.
 Healthy = Callable[[], bool]
+#: Why a server that answers must be started anew all the same; empty = it need not.
+Fault = Callable[[], str]
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Supervisor:
         watch: Watch | None = None,
         output: IO[bytes] | None = None,
         say: Callable[[str], None] = lambda _: None,
+        fault: Fault = lambda: "",
     ) -> None:
         """Nothing is started yet.
 
@@ -65,9 +68,10 @@ class Supervisor:
             watch: patience.
             output: where the server writes; None = where we do.
             say: told of starts and ends, for the terminal.
+            fault: asked while it serves.
         """
         self._command, self._environment = list(command), dict(environment)
-        self._healthy = healthy
+        self._healthy, self._fault = healthy, fault
         self._watch = watch or Watch()
         self._output = output
         self._say = say
@@ -128,6 +132,9 @@ class Supervisor:
             now = time.monotonic()
             if self._healthy():
                 last_good = now
+                if fault := self._fault():
+                    log.error("vllm_must_restart", reason=fault)
+                    return fault
             elif now - last_good > self._watch.unhealthy_s:
                 return f"the server was not healthy for {self._watch.unhealthy_s:g} s"
         return "stopped"

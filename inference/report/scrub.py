@@ -14,12 +14,13 @@ MARK = "[removed]"
 SHORTEST_NAME = 3
 
 _MONTH = r"(?:jan|feb|m[aä]r|apr|ma[yi]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-z]*"
-_NAME = r"[A-ZÀ-ÖØ-Þ][\w'\u2019-]+(?:[ \t]+[A-ZÀ-ÖØ-Þ][\w'\u2019-]+)*"
+_ONE = r"(?:(?:van|von|de|der|den|la|le|al|el|bin)[ -])*[A-ZÀ-ÖØ-Þ][\w'\u2019-]+"
+_NAME = rf"{_ONE}(?:[ \t]+{_ONE})*"
 _LABEL = "|".join(
     (
         r"mrn|ssn|nhs|dob|born(?: on)?|tel(?:ephone)?|phone|fax|mobile",
         r"pat(?:ient)?[ -]?(?:id|no|nr|number)|insurance[ -]?(?:no|number)",
-        r"acc(?:ession)?(?:[ -]?(?:no|nr|number))?|case[ -]?(?:no|nr|number)",
+        r"acc(?:ession)?\.?(?:[ -]?(?:no|nr|number))?|case[ -]?(?:no|nr|number)",
     )
 )
 _PATTERNS = tuple(
@@ -30,7 +31,7 @@ _PATTERNS = tuple(
         (r"\bhttps?://\S+", re.IGNORECASE),
         # DICOM UIDs, names in DICOM's form
         (r"\b\d+(?:\.\d+){4,}\b", 0),
-        (r"\b[\w'\u2019-]+\^[\w'\u2019^ -]+", 0),
+        (r"\b[\w'\u2019-]+(?:\^[\w'\u2019-]*)+", 0),
         # dates: 2024-01-31, 31.01.2024, 1/31/24, 31 Jan 2024, January 31, 2024
         (r"\b\d{4}[-./]\d{1,2}[-./]\d{1,2}\b", 0),
         (r"\b\d{1,2}[-./]\d{1,2}[-./](?:\d{4}|\d{2})\b", 0),

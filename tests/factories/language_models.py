@@ -63,3 +63,55 @@ def _wide(key: str, value: Tensor, narrow: int) -> Tensor:
         wide[places] = value / (math.sqrt(2) if part == "k_norm" else 1.0)
         return wide
     return value
+
+
+def configured(folder: Path, model: Path, url: str, name: str, key: str) -> Path:
+    """A configuration whose pack holds this language model, served at a URL."""
+    import inference
+
+    pack = folder / "pack"
+    shutil.copytree(Path(inference.__file__).parent / "demo_pack", pack)
+    _with_report(pack, model)
+    (folder / "key").write_text(key)
+    config = folder / "config.toml"
+    config.write_text(
+        f"""
+[storage]
+data_dir = "{folder / "data"}"
+[packs.findings]
+path = "{pack}"
+[report]
+enabled = true
+backend = "vllm"
+pack = "findings"
+endpoints = ["{url}"]
+model = "{name}"
+api_key_file = "key"
+dtype = "float32"
+max_tokens = 200
+"""
+    )
+    return config
+
+
+def _with_report(pack: Path, model: Path) -> None:
+    """A pack with a [report] section; the connector's files are not opened here."""
+    import dataclasses
+
+    from inference import packs
+    from inference.manifest import ModelFiles
+    from inference.report.pack_section import ReportSection
+
+    shutil.copytree(model, pack / "language_model")
+    for file in ("connector.json", "connector.safetensors"):
+        (pack / file).write_text("{}")
+    source = Path(packs.__file__).parent / "report" / "prompt_default.json"
+    shutil.copy(source, pack / "prompt.json")
+    section = ReportSection(
+        connector=ModelFiles("connector.json", "connector.safetensors"),
+        language_model="language_model",
+        prompt="prompt.json",
+    )
+    manifest = dataclasses.replace(packs.load_manifest(pack), report=section)
+    extra = [f"language_model/{one.name}" for one in (pack / "language_model").iterdir()]
+    packs.write_manifest(pack, manifest, extra)

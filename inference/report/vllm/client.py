@@ -151,6 +151,8 @@ class VllmClient:
             if replica.admitted:
                 return
             facts = inspection.inspect(self._http, replica.url, self._model, self._width)
+            if facts.poisoned:
+                raise ServerPoisoned(f"{replica.url}: it computes NaN; restart it")
             if refusals := facts.refusals(self._model, self._needed):
                 raise ServerUnfit(f"{replica.url}: {'; '.join(refusals)}")
             replica.by_priority, replica.corrupted = facts.by_priority, facts.corrupted

@@ -122,7 +122,12 @@ def corrupted(client: httpx.Client, url: str) -> float | None:
         text = http.get(client, f"{url}/metrics").text
     except (RequestRefused, ServerUnfit):
         return None
-    found = re.findall(rf"^{COUNTER}(?:{{[^}}]*}})?\s+(\S+)", text, re.MULTILINE)
+    return nan_count(text)
+
+
+def nan_count(metrics: str) -> float | None:
+    """The count in a page of metrics."""
+    found = re.findall(rf"^{COUNTER}(?:{{[^}}]*}})?\s+(\S+)", metrics, re.MULTILINE)
     return sum(float(value) for value in found) if found else None
 
 
