@@ -8,6 +8,7 @@ agent's own path; docs/parity.md lists where they part and why.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from inference.neurovfm import resampling
 from inference.neurovfm.resampling import Rules
 from inference.neurovfm.tokens import (
     BLOCK,
+    CT_FLOOR_HU,
     SeriesTokens,
     Window,
     foreground_mask,
@@ -117,11 +119,14 @@ def to_model_space(
     values = sitk.GetArrayViewFromImage(image)
     if mode == "safe":
         _refuse_unreadable(values)
-    padding = resampling.padding_value(values, read_mode(modality), mode)
+    kind = read_mode(modality)
+    padding = resampling.padding_value(values, kind, mode)
+    unseen = CT_FLOOR_HU if kind == "ct" else -math.inf
     try:
         oriented = resampling.orient(image)
         axis = resampling.slice_axis(oriented, mode, acquired=image)
-        cropped = resampling.crop(resampling.resample(oriented, axis, mode, padding), axis)
+        resampled = resampling.resample(oriented, axis, mode, padding, unseen)
+        cropped = resampling.crop(resampled, axis)
     except RuntimeError as error:
         # ITK's own errors; their texts may hold file paths.
         raise VolumeError("the volume cannot be resampled: geometry or size beyond ITK") from error

@@ -8,6 +8,7 @@ Works on SimpleITK images; axes are counted as SimpleITK does (x = 0, y = 1, z =
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813 - the library's own abbreviation
 
 from inference.errors import VolumeError
+from inference.neurovfm import splines
 from inference.neurovfm.tokens import BLOCK
 
 Rules = Literal["reference", "safe"]
@@ -62,10 +64,23 @@ def slice_axis(image: sitk.Image, rules: Rules, acquired: sitk.Image | None = No
     return sizes.index(unique[0])
 
 
-def resample(image: sitk.Image, axis: int, rules: Rules, padding: float = 0.0) -> sitk.Image:
+def resample(
+    image: sitk.Image,
+    axis: int,
+    rules: Rules,
+    padding: float = 0.0,
+    settled_below: float = -math.inf,
+) -> sitk.Image:
     """Cubic B-spline to 1 mm, 4 mm along `axis`; the pixel type stays.
 
     Integer images come out truncated towards zero, as in the reference: ITK does so.
+
+    Args:
+        image: the oriented image.
+        axis: the slice axis.
+        rules: "safe" adds slack to the size.
+        padding: value of samples beyond the image.
+        settled_below: whole values below this one may be off by one, as nothing reads them.
 
     Raises:
         VolumeError: a side would have no voxel.
@@ -76,6 +91,10 @@ def resample(image: sitk.Image, axis: int, rules: Rules, padding: float = 0.0) -
     size = [int(n * have / want + slack) for n, have, want in before]
     if min(size) < 1:
         raise VolumeError(f"a side is shorter than one model voxel: {size} voxels after resampling")
+    grid = splines.Grid((size[0], size[1], size[2]), (spacing[0], spacing[1], spacing[2]))
+    fast = splines.resample(image, grid, padding, settled_below)
+    if fast is not None:
+        return fast
     return sitk.Resample(
         image,
         size,

@@ -45,6 +45,9 @@ CT_WINDOWS: Mapping[Window, tuple[float, float]] = {
 }
 """Width and level in HU, in the order of the three series that a CT volume becomes."""
 
+CT_FLOOR_HU = min(level - width / 2 for width, level in CT_WINDOWS.values())
+"""No window tells values below this one apart, and all of them are background."""
+
 Stats = tuple[Sequence[float], Sequence[float]]
 DEFAULT_STATS: Stats = ((0.3141, 0.4139, 0.3184, 0.2719), (0.2623, 0.4059, 0.3605, 0.1875))
 """Means and standard deviations of the scaled values, in the order of `Window`."""
