@@ -21,6 +21,7 @@ from agent.commands import (
     send,
     serve,
     studies,
+    train,
     vllm,
 )
 from agent.commands.common import ExitCode
@@ -51,6 +52,8 @@ app.command("demo")(demo.demo)
 app.command("analyze")(analyze.analyze)
 app.command("send")(send.send)
 app.command("doctor")(doctor.doctor)
+app.command("evaluate")(train.evaluate)
+app.add_typer(train.app, name="train")
 app.add_typer(studies.app, name="studies")
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(hl7.app, name="hl7")
