@@ -12,9 +12,9 @@ from typing import Any
 import structlog
 import torch
 
-from inference import devices
+from inference import devices, packs
 from inference.errors import DeviceError, InferenceError, PackError
-from inference.manifest import Manifest
+from inference.packs import Manifest
 from inference.report.answer import SCHEMA, read_answer
 from inference.report.assembler import PromptAssembler
 from inference.report.decoding import REFERENCE, Decoding
@@ -74,12 +74,13 @@ class LocalDrafter:
         In bfloat16 on a GPU, as it was trained, and in float32 on the CPU.
 
         Raises:
-            PackError: the pack has no [report] section, or a file does not fit.
+            PackError: the pack has no [report] section, was altered, or a file does not fit.
             NotAvailableError: transformers is not installed (extra `local`).
         """
         section = manifest.report
         if section is None:
             raise PackError(f"pack {manifest.name}: has no [report] section, it drafts no reports")
+        packs.verify(directory)
         target = device or torch.device("cpu")
         model = LanguageModel.load(
             directory / section.language_model,
@@ -99,6 +100,7 @@ class LocalDrafter:
         """Draft one study; waits for the draft before it, whatever the rank.
 
         Raises:
+            DeviceError: the GPU failed; the process must be started anew.
             DraftError: permanent when the prompt or the answer is at fault: decoding does not
                 roll dice, so the same study gets the same answer.
         """
@@ -112,7 +114,7 @@ class LocalDrafter:
             )
         answer = read_answer(self.model.vocabulary.decode(ids))
         seconds = round(self.clock() - started, 3)
-        log.info("draft_written", tokens=len(ids), seconds=seconds)
+        log.info("draft_written", count=len(ids), seconds=seconds)
         return answer.to_draft(self.name, seconds)
 
     def _answer(self, tokens: VisualTokens, indication: str) -> list[int]:
