@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,10 @@ from dicom_nodes.commitment import Reference, Request
 from dicom_nodes.errors import PeerUnavailable
 
 log = structlog.get_logger(__name__)
+
+#: A pass begins no further study after so long: the rest is due at the next, the most urgent study
+#: first again, and an agent that stops waits for one study only.
+PASS_S = 10.0
 
 #: Told (destination, kind of object, outcome: delivered | missing | dead | mismatch).
 Observe = Callable[[str, str, str], None]
@@ -85,8 +90,10 @@ class Prover:
         groups: dict[int, list[Unproven]] = {}
         for row in rows:
             groups.setdefault(row.study_id, []).append(row)
-        moved = 0
+        moved, until = 0, time.monotonic() + PASS_S
         for group in groups.values():
+            if time.monotonic() > until:
+                break
             with structlog.contextvars.bound_contextvars(
                 study=group[0].study_key, destination=destination
             ):

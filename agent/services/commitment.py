@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,6 +42,8 @@ log = structlog.get_logger(__name__)
 
 #: Requests of one peer that may wait for their report.
 MAX_OPEN = 1_000
+#: A pass begins no further report after so long.
+PASS_S = 10.0
 #: Associations remembered to report on; beyond it the oldest is forgotten.
 MAX_REPLIES = 200
 
@@ -96,7 +99,12 @@ class CommitmentRequests:
         """Report on everything that is due; returns how many reports were taken."""
         with reading(self._sessions) as session:
             due = commitments.due(session, self._clock())
-        return sum(self._report_on(row) for row in due)
+        taken, until = 0, time.monotonic() + PASS_S
+        for row in due:
+            if time.monotonic() > until:
+                break  # the rest is due at the next pass
+            taken += self._report_on(row)
+        return taken
 
     def verify(self, transaction_uid: str, references: list[tuple[str, str]]) -> Report:
         """Look at row and bytes of everything a request names."""

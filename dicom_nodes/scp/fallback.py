@@ -9,10 +9,12 @@ leaves behind when a transfer breaks.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import structlog
 from pynetdicom import AE, evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
@@ -24,9 +26,14 @@ from dicom_nodes import presentation, statuses
 from dicom_nodes.received import Peer, StoreHandler, StoreRequest
 from dicom_nodes.scp import storage
 
+log = structlog.get_logger(__name__)
+
 EventHandlers = Sequence[tuple[Any, Callable[..., Any]]]
 
 _STORAGE_SERVICE = "1.2.840.10008.4.2"
+
+#: Longest message of a service that is not storage; pynetdicom collects it in memory, however long.
+MAX_MESSAGE_BYTES = 32 * 2**20
 
 
 class PynetdicomEngine:
@@ -69,6 +76,7 @@ class PynetdicomEngine:
         association.bind(evt.EVT_SOP_COMMON, _private_classes_are_storage)
         association.bind(evt.EVT_C_STORE, self._on_store, [peer])
         association.bind(evt.EVT_C_ECHO, lambda _event: statuses.SUCCESS)
+        association.bind(evt.EVT_PDU_RECV, _bound_message)
         for event, event_handler in self._evt_handlers:
             association.bind(event, event_handler)
         evt.trigger(association, evt.EVT_CONN_OPEN, {"address": sock.getpeername()})
@@ -129,6 +137,20 @@ class _ReplaySocket(AssociationSocket):
         if len(taken) < nr_bytes:
             taken += super().recv(nr_bytes - len(taken))
         return taken
+
+
+def _bound_message(event: Any) -> None:
+    """End the connection under a message that grows beyond all reason.
+
+    Not by an abort: this runs in the thread that would have to send it.
+    """
+    message = event.assoc.dimse.message
+    if message is None or type(message).__name__ == "C_STORE_RQ":
+        return
+    if message.data_set.tell() + message.encoded_command_set.tell() > MAX_MESSAGE_BYTES:
+        log.warning("message_too_long", calling_ae=str(event.assoc.requestor.ae_title).strip())
+        with contextlib.suppress(OSError):
+            event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
 
 
 def _private_classes_are_storage(event: Any) -> dict[str, SOPClassCommonExtendedNegotiation]:

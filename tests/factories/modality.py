@@ -35,6 +35,7 @@ class Modality:
 
     port: int
     ae_title: str = "CT01"
+    timeout_s: float = 20.0
     reports: list[Report] = field(default_factory=list)
     heard: threading.Event = field(default_factory=threading.Event)
 
@@ -140,6 +141,7 @@ class Modality:
         roles: Sequence[Any] = (),
     ) -> int:
         ae = AE(self.ae_title)
+        ae.dimse_timeout = self.timeout_s
         assoc = ae.associate(
             "127.0.0.1",
             self.port,

@@ -27,7 +27,7 @@ from db.models import CommitmentTransaction, Instance, PerformedStep, Study
 from dicom_nodes.answers import StoreOutcome
 from dicom_nodes.commitment import NO_SUCH_INSTANCE, PROCESSING_FAILURE
 from dicom_nodes.node import Node
-from dicom_nodes.scp import commitment, dispatch
+from dicom_nodes.scp import commitment, dispatch, fallback
 from dicom_nodes.scp.mpps import RESOURCE_LIMITATION
 from dicom_nodes.scp.server import StorageServer
 from dicom_nodes.scp.settings import ServerSettings
@@ -285,3 +285,16 @@ def test_storage_and_steps_share_a_port(house: House, modality: Modality) -> Non
     _, made, _ = images("C2")
     assert all(outcome.ok for outcome in house.send(*made))
     assert modality.create_step("2.25.41", "2.25.411") == 0
+
+
+def test_a_message_that_never_ends_loses_its_connection(
+    house: House, modality: Modality, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library would collect it in memory for ever; the next association is served as before."""
+    monkeypatch.setattr(fallback, "MAX_MESSAGE_BYTES", 200_000)
+    modality.timeout_s = 2
+    flood = step("IN PROGRESS", [("2.25.1", [f"2.25.{n}" for n in range(5_000)])])
+    with pytest.raises(AttributeError, match="Status"):  # no answer
+        modality.send_step(flood, "2.25.51")
+    assert house.steps("2.25.51") == []
+    assert modality.create_step("2.25.52", "2.25.521") == 0
