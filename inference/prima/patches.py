@@ -18,7 +18,7 @@ Shape = tuple[int, int, int]
 PLANE_SIDE, THIN_SIDE = 32, 4
 PLANE_VOXELS = 256
 """Rows and columns of every volume after resizing."""
-FOREGROUND, FRACTION_FOREGROUND = 50.0, 0.5
+FOREGROUND, FRACTION_FOREGROUND = 50, 0.5
 """Intensities above which a voxel counts: absolute, or for volumes that end below 5."""
 SMALL_MAXIMUM = 5.0
 

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import SimpleITK as sitk  # noqa: N813 - the library's own abbreviation
-from pydicom.errors import InvalidDicomError
 
 from inference.errors import VolumeError
 from inference.prima.names import natural_key, series_name
+from inference.volumes import guards
+from inference.volumes.volume import Limits
 
 NO_DIRECTORY = "not a directory"
 TAGS = ["SeriesDescription", "ProtocolName", "SeriesInstanceUID", "StudyDescription"]
@@ -129,9 +130,10 @@ def _right_handed(image: sitk.Image) -> sitk.Image:
 def read_header(file: str | Path) -> Header:
     """The texts of a DICOM file; unreadable is an answer, not an error."""
     try:
+        guards.check_inflated_size(Path(file), Limits())
         ds = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
         values = {tag: ds.get(tag) for tag in TAGS}
-    except (InvalidDicomError, OSError, ValueError, KeyError, AttributeError, TypeError):
+    except Exception:  # noqa: BLE001 - damage surfaces as any error, from any depth of pydicom
         return Header(readable=False)
     if any(not isinstance(value or "", str) for value in values.values()):
         return Header(readable=False)

@@ -16,8 +16,9 @@ from pydicom.uid import JPEG2000Lossless
 from inference.errors import NoVolumeError, VolumeError
 from inference.prima import preparation
 from inference.prima.preparation import prepare, prepare_official
+from inference.prima.selection import read_header
 from inference.prima.series import PrimaSeries
-from inference.prima.volumes import resize, to_model_space
+from inference.prima.volumes import resize, thin_axis
 from inference.study import SeriesInput, StudyInput
 
 CENTER = (12.0, -20.0, 8.0)
@@ -98,7 +99,7 @@ def test_256_slices_are_cut_across_the_direction_of_acquisition(plane: str, axis
     cube = sitk.Image([256, 256, 256], sitk.sitkUInt8)
     affine = dicom.series_affine(256, 256, 256, (1.0, 1.0, 1.0), plane=plane)
     cube.SetDirection(affine[:3, 2::-1].ravel().tolist())
-    assert to_model_space(cube, "official").axis == axis
+    assert thin_axis(sitk.DICOMOrient(cube, "LPS"), cube) == axis
 
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal", "oblique"])
@@ -215,6 +216,15 @@ def test_a_header_that_gives_no_name_gives_the_directorys(tmp_path: Path):
     datasets = dicom.mr_series(6, 64, 64, SeriesDescription=["a", "b"])
     dicom.save_all(datasets, tmp_path / "7_odd")
     assert prepare_official(tmp_path).series[0].name == "7_odd"
+
+
+@pytest.mark.parametrize("content", [b"", b"no DICOM", bytes(128) + b"DICM" + bytes(40)])
+def test_a_damaged_header_is_an_answer(tmp_path: Path, content: bytes):
+    """Whatever pydicom raises, the series only loses its name."""
+    file = tmp_path / "x.dcm"
+    file.write_bytes(content)
+    assert read_header(file).name("directory") in ("directory", "UNK-")
+    assert read_header(tmp_path / "missing.dcm").name("directory") == "directory"
 
 
 def test_values_that_are_no_numbers_are_refused():
