@@ -69,7 +69,7 @@ class VllmDrafter:
         answer = self._generate(tokens, tidy(context.indication), priority_rank)
         report = schema.parse_report(answer.text, self._recipe.bounds)
         seconds = time.monotonic() - began
-        log.info("draft_written", tokens=answer.completion_tokens, seconds=round(seconds, 3))
+        log.info("draft_written", count=answer.completion_tokens, seconds=round(seconds, 3))
         return report.to_draft(self._recipe.shown, round(seconds, 3))
 
     def close(self) -> None:
