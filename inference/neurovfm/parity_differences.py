@@ -6,6 +6,12 @@ from inference.parity.rows import Chapter, Difference
 
 ALWAYS = (
     Difference(
+        "Whole CT values below -800 HU",
+        "as ITK's order of additions truncates them",
+        "may be 1 HU off where the volume is resampled",
+        "no window and no mask tells them apart: the tokens are the same bits, in less time",
+    ),
+    Difference(
         "Normalisation",
         "writes into the caller's batch: a second `embed` normalises twice",
         "leaves the batch as it was",
