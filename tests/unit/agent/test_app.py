@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from factories import agent_process, model_packs, peers, rows
+from factories.modality import CT, Modality
 
 from agent import app, database, sweeps
 from agent import config as configs
@@ -38,6 +39,21 @@ def make(tmp_path: Path) -> Make:
         return app.build(config)
 
     return build
+
+
+def test_a_running_agent_takes_performed_steps_and_reports_on_commitment(make: Make) -> None:
+    """On the port of its images; a peer without an address is answered where it asked."""
+    agent = make()
+    agent.start()
+    try:
+        modality = Modality(agent.dicom_port)
+        assert modality.create_step("2.25.1", "2.25.2") == 0
+        assert modality.notify("2.25.3", "2.25.2", [("2.25.4", ["2.25.5"])]) == 0
+        assert modality.ask_commitment("2.25.6", [(CT, "2.25.5")], wait_s=15) == 0
+    finally:
+        agent.stop()
+    (report,) = modality.reports
+    assert [one.sop_instance_uid for one, _ in report.failed] == ["2.25.5"]
 
 
 def test_second_agent_touches_nothing_of_the_first(make: Make) -> None:
