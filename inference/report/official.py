@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
 
 from inference.checkpoints import (
@@ -28,6 +29,8 @@ from inference.neurovfm.model import build_encoder
 from inference.neurovfm.tokens import DEFAULT_STATS, Stats
 from inference.neurovfm.weights import CONFIG_FILE, LoadedEncoder, Provenance, read_json
 from inference.report.connector import VisionConnector, load_connector, read_config
+
+log = structlog.get_logger(__name__)
 
 ENCODER, CONNECTOR, LANGUAGE_MODEL = "vision_encoder.pt", "vision_connector.pt", "language_model"
 FILES = (CONFIG_FILE, ENCODER, CONNECTOR, f"{LANGUAGE_MODEL}/*")
@@ -65,7 +68,8 @@ def read_findings_model(directory: Path) -> FindingsModel:
     """
     config = read_json(directory / CONFIG_FILE)
     if unknown := sorted(set(config) - KEYS):
-        raise ConfigError(f"{CONFIG_FILE}: unknown keys {unknown}; this is no findings model's")
+        # The reference reads four keys; a hub's tools may add others beside them.
+        log.warning("findings_config_keys_ignored", reason=", ".join(unknown))
     parts = [_object(config, key) for key in ("vision_encoder_cf", "vision_connector_cf")]
     _object(config, "language_model_cf")
     language_model = directory / LANGUAGE_MODEL

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 import torch
 from factories import findings_model, golden
 
@@ -23,6 +24,7 @@ from inference.neurovfm.vlm import (
     reference_text,
     series_of_studies,
 )
+from inference.report import official
 from inference.report.decoding import GREEDY
 from inference.report.draft import Triage
 from inference.report.parity import PLAIN
@@ -150,11 +152,19 @@ def test_every_part_must_be_there(checkpoint: Path, tmp_path: Path, name: str) -
         load_vlm(folder, device="cpu")
 
 
-def test_a_key_that_is_not_understood_is_refused(checkpoint: Path, tmp_path: Path) -> None:
-    """In the configuration as in the weights."""
-    folder = findings_model.as_official(tmp_path / "odd", checkpoint, vision_adapter_cf={})
-    with pytest.raises(PackError, match="vision_adapter_cf"):
-        load_vlm(folder, device="cpu")
+def test_a_key_beside_the_reference_s_own_is_passed_over_aloud(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    """Tools of a hub add keys; inside the three configurations an unknown one is an error."""
+    settings = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    folder = findings_model.as_official(tmp_path / "more", checkpoint, model_type="neurovfm")
+    with structlog.testing.capture_logs() as logs:
+        official.read_findings_model(folder)
+    assert [entry["reason"] for entry in logs] == ["model_type"]
+    connector = {**settings["vision_connector_cf"], "gate": True}
+    odd = findings_model.as_official(tmp_path / "odd", checkpoint, vision_connector_cf=connector)
+    with pytest.raises(PackError, match="gate"):
+        load_vlm(odd, device="cpu")
 
 
 def test_texts_are_worded_as_the_reference_words_them() -> None:

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from inference.report.answer import FINDING_CHARS, FINDINGS, Answer, read_answer
+from inference.report.answer import FINDING_CHARS, FINDINGS, SCHEMA, Answer, read_answer
 from inference.report.draft import Source, Verdict
 from inference.report.errors import AnswerError
+from inference.report.vllm.schema import Bounds, report_schema
 
 GOOD = {"exam_type": "CT head", "findings": ["Left subdural hematoma.", "Midline shift."]}
 
@@ -66,3 +67,9 @@ def test_anything_else_is_no_answer(text: str) -> None:
         read_answer(text)
     assert caught.value.permanent
     assert "unremarkable" not in str(caught.value)
+
+
+def test_a_server_is_asked_for_the_same_form() -> None:
+    """Else the two ways of drafting would not give the same words."""
+    asked = report_schema(Bounds())
+    assert {key: value for key, value in asked.items() if key != "x-guidance"} == SCHEMA
