@@ -62,7 +62,8 @@ def vllm(settings: ReportSettings, folder: Path, section: ReportSection, shown: 
     client = house.client(
         house.House(settings.allowed_networks),
         api_key=read_key(settings.api_key_file),
-        timeout=httpx.Timeout(settings.timeout_s, connect=settings.connect_timeout_s),
+        # of inspections and metrics; a generation brings its own
+        timeout=httpx.Timeout(settings.stall_s, connect=settings.connect_timeout_s),
     )
     replicas = [
         Replica(url, Breaker(settings.break_after, settings.break_s)) for url in settings.endpoints

@@ -107,6 +107,7 @@ def install(environment: Environment, flavour: Flavour, say: Say) -> str:
     if environment.installed() == (flavour, flavour.digest):
         say("already installed from this lock file; checking that it can be imported")
         return _imported(environment)
+    _refuse_what_is_not_ours(environment.folder)
     environment.folder.mkdir(parents=True, exist_ok=True)
     (environment.folder / MARK).unlink(missing_ok=True)
     say(f"creating {environment.folder}")
@@ -121,6 +122,14 @@ def install(environment: Environment, flavour: Flavour, say: Say) -> str:
     mark = {"flavour": flavour, "lock": flavour.digest, "version": version}
     (environment.folder / MARK).write_text(json.dumps(mark), encoding="utf-8")
     return version
+
+
+def _refuse_what_is_not_ours(folder: Path) -> None:
+    """The folder is emptied first: it must be new, empty, or an environment already."""
+    if not folder.exists() or (folder / "pyvenv.cfg").is_file():
+        return
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise VllmError(f"{folder}: holds something else; give --dir a new folder")
 
 
 def _pip(environment: Environment, flavour: Flavour, path: Path) -> list[str]:

@@ -117,6 +117,15 @@ def test_an_installation_counts_when_vllm_was_imported(
     assert len(steps) == 3  # nothing is made twice
 
 
+def test_a_folder_with_other_things_is_not_emptied(tmp_path: Path) -> None:
+    """`--dir` is typed by people."""
+    (tmp_path / "thesis.txt").write_text("x")
+    with pytest.raises(VllmError, match="something else"):
+        environment.install(Environment(tmp_path), Flavour.CPU, lambda _: None)
+
+    assert (tmp_path / "thesis.txt").exists()
+
+
 def test_the_lock_names_every_library_once_and_none_that_breaks_it() -> None:
     """Libraries like torchvision come as CUDA builds and break the import."""
     lines = [line for path in Flavour.CPU.lock_files for line in path.read_text().splitlines()]
