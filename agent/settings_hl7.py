@@ -64,7 +64,7 @@ Term = Annotated[str, Field(max_length=16)]
 class OrderFields(Section):
     """Where the site's messages carry what we need; the first that is not empty counts."""
 
-    accession: Fields = ("IPC-1", "OBR-18", "OBR-3", "ORC-3")
+    accession: Fields = ("IPC-1", "OBR-18")
     study_uid: Fields = ("IPC-3", "ZDS-1")
     procedure_id: Fields = ("IPC-2", "OBR-19")
     placer_order: Fields = ("ORC-2", "OBR-2")

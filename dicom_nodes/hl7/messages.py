@@ -95,6 +95,8 @@ class Message:
         A reference without component gives the first component of a composite field.
         """
         ref = Ref.of(ref) if isinstance(ref, str) else ref
+        if occurrence < 1:
+            return ""
         try:
             found = self._parsed.extract_field(
                 ref.segment,
@@ -132,7 +134,7 @@ class Message:
 
     def _field(self, ref: Ref, occurrence: int) -> Any:
         found = [s for s in self._parsed if str(s[0]) == ref.segment]
-        if len(found) < occurrence or len(found[occurrence - 1]) <= ref.field:
+        if not 1 <= occurrence <= len(found) or len(found[occurrence - 1]) <= ref.field:
             return None
         return found[occurrence - 1][ref.field]
 

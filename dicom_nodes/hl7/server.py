@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import ipaddress
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from dicom_nodes.errors import NodeConfigError
 from dicom_nodes.hl7 import mllp
@@ -30,6 +29,8 @@ Observe = Callable[[str, str], None]
 
 HANDSHAKE_S = 10.0
 START_S = 10.0
+CLOSE_S = 2.0
+LINGER_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,10 @@ class MllpServer:
     async def _close(self, drain_s: float) -> None:
         self._stopping = True
         if self._server is not None:
+            # asyncio loses a connection that it has accepted, but not set up, when it is closed
+            for listener in self._server.sockets:
+                self._loop.remove_reader(listener.fileno())
+            await asyncio.sleep(LINGER_S)
             self._server.close()
         if self._busy:
             await asyncio.wait(set(self._busy), timeout=drain_s)
@@ -149,11 +154,11 @@ class MllpServer:
         address = writer.get_extra_info("peername")
         peer = str(address[0]) if address else ""
         refused = self._refusal(peer)
-        task = asyncio.current_task()
-        if refused or task is None:
+        if refused:
             self._observe(refused, peer)
-            writer.transport.abort()
+            await _closed(writer)
             return
+        task = cast("asyncio.Task[None]", asyncio.current_task())  # start_server makes one of us
         self._connections.add(task)
         try:
             await self._converse(reader, writer, peer, task)
@@ -164,10 +169,9 @@ class MllpServer:
         except asyncio.CancelledError:
             pass  # we stop
         finally:
+            await _closed(writer)
             self._connections.discard(task)
             self._busy.discard(task)
-            with contextlib.suppress(OSError):
-                writer.close()
 
     def _refusal(self, peer: str) -> str:
         if len(self._connections) >= self._settings.max_connections:
@@ -223,6 +227,15 @@ class MllpServer:
         except Exception as error:
             # recorded by whoever raised; no answer is the one thing every sender repeats upon
             raise _HangUpError(f"not handled ({type(error).__name__})") from error
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    """Close, and see it closed; a peer that does not read what is left loses it."""
+    writer.close()
+    try:
+        await asyncio.wait_for(writer.wait_closed(), CLOSE_S)
+    except (OSError, TimeoutError):
+        writer.transport.abort()
 
 
 class _HangUpError(Exception):

@@ -51,7 +51,11 @@ def order(
         patient(patient_id),
         Segment("PV1").set(2, "E").set(3, location),
         Segment("ORC").set(1, control).set(2, "P1").set(3, "F1").set(7, *[""] * 5, priority),
-        Segment("OBR").set(1, "1").set(4, "CTHEAD", "CT HEAD", "L").set(13, reason).set(18, accession),
+        Segment("OBR")
+        .set(1, "1")
+        .set(4, "CTHEAD", "CT HEAD", "L")
+        .set(13, reason)
+        .set(18, accession),
     ]
     if study_uid:
         segments.append(Segment("ZDS").set(1, study_uid, "", "Application", "DICOM"))
