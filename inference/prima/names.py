@@ -36,14 +36,6 @@ def char_codes(text: str) -> npt.NDArray[np.int64]:
     return np.array([*codes[: MAX_CODES - 1], END], dtype=np.int64)
 
 
-def pad_codes(rows: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
-    """Rows of codes as one array [n, longest], filled up with 0."""
-    padded = np.zeros((len(rows), max(map(len, rows), default=0)), dtype=np.int64)
-    for line, codes in zip(padded, rows, strict=True):
-        line[: len(codes)] = codes
-    return padded
-
-
 def natural_key(text: str) -> tuple[str | int, ...]:
     """Sort key under which numbers in a text count by value: "2_ax" before "10_sag"."""
     parts = re.split(r"(\d+)", unicodedata.normalize("NFD", text))

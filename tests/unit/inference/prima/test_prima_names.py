@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inference.prima.names import MAX_CODES, char_codes, natural_key, pad_codes, series_name
+from inference.prima.names import MAX_CODES, char_codes, natural_key, series_name
 
 
 def test_numbers_in_names_sort_by_value():
@@ -30,11 +30,3 @@ def test_every_character_has_a_code():
 def test_an_empty_text_is_its_end():
     """A study without a description still has one end code."""
     assert char_codes("").tolist() == [46]
-
-
-def test_rows_are_filled_up_with_zeros():
-    """One array for all names of a study."""
-    assert pad_codes([char_codes("a"), char_codes("abc")]).tolist() == [
-        [1, 46, 0, 0],
-        [1, 2, 3, 46],
-    ]

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from inference.prima.patches import Patches, make_patches
+from inference.prima.series import PrimaSeries
 
 
 def volume(slices: int, axis: int, dtype: str = "<u2", seed: int = 0) -> npt.NDArray[Any]:
@@ -96,3 +97,16 @@ def test_tokens_hold_no_second_copy_of_the_volume():
     """A volume of whole tokens is viewed, not copied, and small integers stay small."""
     array = volume(8, 0)
     assert make_patches(array, 0).volume is array
+
+
+def test_kept_tokens_are_encoded_once_and_stand_where_the_filter_put_them():
+    """Distinct tokens and their places give the kept tokens back, repetition and order included."""
+    patches = make_patches(volume(8, 2), 2)
+    kept = np.array([9, 3, 9, 70])
+    series = PrimaSeries("T1", patches, patches.foreground_percent(), kept, 5, np.eye(4))
+    numbers, places = series.distinct
+    assert numbers.tolist() == [3, 9, 70]
+    np.testing.assert_array_equal(patches.upsampled(numbers)[places], series.tokens)
+    assert series.tokens.shape == (4, 1, 32, 32, 8)
+    np.testing.assert_array_equal(series.grid_coords, np.array(np.unravel_index(kept, (8, 8, 2))).T)
+    np.testing.assert_array_equal(series.coords, series.grid_coords * [32, 32, 4])
