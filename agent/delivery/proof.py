@@ -176,12 +176,17 @@ class Prover:
         seen: list[Unproven] = []
         missing: list[Unproven] = []
         for row in rows:
-            result = identity.of_file(self._results_dir / row.path, row.sop_uid)
             try:
+                result = identity.of_file(self._results_dir / row.path, row.sop_uid)
                 there = identity.is_there(result, row.sop_uid, held, destination)
             except IdentityChanged as error:
                 self._mismatch(destination, row, str(error))
                 return 0
+            except (
+                DeliveryError
+            ) as error:  # its file is gone: the others are looked at all the same
+                self._failed(destination, [row], error)
+                continue
             (seen if there else missing).append(row)
         moved = self._mark(seen, lambda *row: marks.arrived(*row, seen=True), "delivered")
         for row in missing:

@@ -340,3 +340,14 @@ def test_what_is_not_seen_yet_holds_back_nothing(reading: Proving, bench: Bench)
     reading.archive.forgets = True
     reading.send("sr", "seg", "sc")
     assert set(bench.states().values()) == {DeliveryState.SENT}
+
+
+def test_a_result_file_that_is_gone_does_not_hold_up_the_others(
+    reading: Proving, bench: Bench
+) -> None:
+    """What was sent cannot be compared without it: that row alone raises the alarm."""
+    reading.send("sr", "seg")
+    next(bench.results.rglob("seg.dcm")).unlink()
+    reading.look()
+    assert bench.states() == {"sr": DeliveryState.DELIVERED, "seg": DeliveryState.DEAD}
+    assert "result file cannot be read" in bench.row(kind="seg").last_error
