@@ -60,8 +60,9 @@ class ReportSettings(Section):
     max_finding_chars: PositiveInt = 400
     max_exam_chars: PositiveInt = 120
     push_unsupported: bool = False
-    """Networks (CIDR) of the house besides loopback and private addresses; embeddings are
-    patient data and go nowhere else."""
+    """Send sentences, too, that the guard found unsupported (marked);
+    they are shown in any case."""
+
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if self.backend != "template" and not self.pack:
