@@ -116,8 +116,9 @@ class ProvisionalRoom:
             if self._usable(series.modality, series.images, series.frames)
         }
         untried = {s.id for s in study.series if s.id in there and not s.reason}
-        analysed = bool(studies.current_analyses(session, study))
-        if not (untried or (there and analysed)) or len(there) < self.min_series.get(route.pack, 1):
+        if not untried or len(there) < self.min_series.get(route.pack, 1):
+            return None
+        if studies.current_analyses(session, study) and "sr" not in self.composition.settings.kinds:
             return None
         rows = [row for row in studies.newest_instances(session, study.id) if row[0].id in there]
         return study.id, route.pack, study_input(study, rows, self.composition.spool)

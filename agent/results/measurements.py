@@ -133,9 +133,7 @@ def study_parameters(context: contexts.ResultContext) -> list[str]:
     return [plain(line) for line in lines] + ([f"series-not-listed={left_out}"] * (left_out > 0))
 
 
-def algorithm(
-    context: contexts.ResultContext, parameters: list[str]
-) -> sr.AlgorithmIdentification:
+def algorithm(context: contexts.ResultContext, parameters: list[str]) -> sr.AlgorithmIdentification:
     """The model pack as the algorithm behind a group (TID 4019)."""
     pack = context.findings.pack
     return sr.AlgorithmIdentification(

@@ -96,7 +96,7 @@ def drafted(folder: Path) -> ResultContext:
     """A report that carries a model's draft, and opinions on the priority that differ."""
     context = axial_ct(folder)
     sentences = (
-        Sentence("Acute hemorrhage in the left hemisphere.", Verdict.SUPPORTED, "", ("hemorrhage",)),
+        Sentence("Acute hemorrhage on the left.", Verdict.SUPPORTED, "", ("hemorrhage",)),
         Sentence("A fracture of the skull.", Verdict.UNSUPPORTED, "no head looks for fractures"),
         Sentence("Écart de la ligne médiane \\ 3 mm.", labels=("mass_effect", "of another pack")),
     )

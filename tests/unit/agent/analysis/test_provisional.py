@@ -29,7 +29,7 @@ from agent.settings import (
     RoutingSettings,
 )
 from db.engine import reading
-from db.models import Analysis, Delivery, Event, Result, Series, Study
+from db.models import Analysis, Delivery, Event, Instance, Result, Series, Study
 from db.queries import reports, studies
 from db.states import StudyState
 from inference.findings import Findings, Status
@@ -56,9 +56,7 @@ class House:
 
     answer: Answer = lambda given: rows.findings(study_uid=given.study_uid)
 
-    def look(
-        self, when: tuple[Match, ...] = (Match(ordered_priority="STAT"),), **pack: Any
-    ) -> bool:
+    def look(self, when: tuple[Match, ...] = (Match(ordered_priority="STAT"),)) -> bool:
         """Let the provisional worker look once."""
         room = ProvisionalRoom(
             sessions=self.sessions,
@@ -73,7 +71,7 @@ class House:
             analyser=self,
             assembly=AssemblySettings(provisional=when, provisional_min_images=3),
             routing=RoutingSettings(rules=(RoutingRule(name="all", pack="demo-head"),)),
-            packs={"demo-head": PackSettings(path=self.folder, **{"shadow": False, **pack})},
+            packs={"demo-head": PackSettings(path=self.folder, shadow=False)},
             policy=PrioritySettings(),
             clock=self.clock,
             lease=dt.timedelta(minutes=5),
@@ -149,9 +147,7 @@ def test_only_studies_that_the_site_named_are_looked_at(house: House) -> None:
 
 def test_series_that_still_arrives_is_waited_for(house: House) -> None:
     """Half a series is no series; a scout is too short to be one."""
-    house.set(
-        sa.text("update instance set received_at = :now").bindparams(now=str(house.clock())[:19])
-    )
+    house.set(sa.update(Instance).values(received_at=house.clock()))
     assert house.look() is False
 
     house.clock.forward(seconds=6)

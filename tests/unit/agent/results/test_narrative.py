@@ -27,7 +27,7 @@ def test_every_sentence_says_that_it_is_unverified(context: ResultContext) -> No
     assert texts["DRAFT-STATEMENT"][0].startswith("UNVERIFIED DRAFT")
     assert texts["DRAFT-AUTHOR"] == ["tiny-findings 1.0 (language model)"]
     assert texts["DRAFT-FINDING"] == [
-        "Acute hemorrhage in the left hemisphere.",
+        "Acute hemorrhage on the left.",
         "Ecart de la ligne mediane 3 mm.",
     ]
 
