@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
+from pathlib import Path
+
 import pytest
 from factories import hl7 as make
 
+from agent import config
 from agent.orders import reading
 from agent.orders.reading import OrderValues
 from agent.settings_hl7 import Hl7Settings
@@ -68,3 +73,14 @@ def test_a_study_uid_that_is_none_names_no_study() -> None:
     for uid in ("abc", "1" * 65, "1..2"):
         (order,) = read(Segment("OBR").set(18, "A"), Segment("ZDS").set(1, uid))
         assert order.study_uid == ""
+
+
+@pytest.mark.parametrize("page", ["hl7.md", "orders.md"])
+def test_the_configuration_of_the_pages_is_accepted(page: str) -> None:
+    """What docs/integrate shows can be pasted."""
+    text = (Path(__file__).parents[4] / "docs" / "integrate" / page).read_text()
+    blocks = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
+
+    assert blocks
+    for block in blocks:
+        config.from_mapping(tomllib.loads(block), source=page)
