@@ -4,9 +4,10 @@
                                      └▶ skipped    (priority committed)      ─outbox─▶ done
 
 Assembly and the outbox work on many studies at once and have loops of their own (schedule.py);
-the rooms below take one claimed study at a time and leave it in its next state. Two more work beside
-the flow, and nothing in it waits for them: a provisional analysis while an emergency study is still
-received (analysis/provisional.py), and the language model's draft after composing (drafting/room.py).
+the rooms below take one claimed study at a time and leave it in its next state. Two more work
+beside the flow, and nothing in it waits for them: a provisional analysis while an emergency study
+is still received (analysis/provisional.py), and the language model's draft after composing
+(drafting/room.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which report replaces which: the SRs of a study, their editions, and what of them left the house."""
+"""Which report replaces which: the SRs of a study, their editions, and what left the house."""
 
 from __future__ import annotations
 

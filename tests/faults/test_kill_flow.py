@@ -32,7 +32,8 @@ def test_emergency_of_two_packs_is_killed_at_every_turn_and_delivered_once(
         pack,
         [agent_process.dicom("pacs", pacs.port)],
         assembly={
-            "quiet_s": 8.0,
+            "quiet_s": 3600.0,
+            "ceiling_s": 15.0,  # counts on over restarts, and leaves time for the first series
             "provisional": [{"ordered_priority": "STAT"}],
             "provisional_quiet_s": 0.3,
         },
