@@ -136,7 +136,7 @@ def server(
         flavour=Flavour.CPU,
         port=_free_port(),
         dtype="float32",
-        max_model_len=1024,
+        max_model_len=4096,
         kv_cache_mib=64,
         api_key=KEY,
     )

@@ -69,9 +69,9 @@ def test_a_real_server_is_found_fit(server: Running) -> None:
     with server.http() as client:
         facts = inspection.inspect(client, server.url, NAME, WIDTH)
 
-    assert facts.refusals(NAME, 1024) == []
+    assert facts.refusals(NAME, 4096) == []
     assert facts.version.startswith("0.32")
-    assert (facts.max_model_len, facts.by_priority, facts.guidance) == (1024, True, True)
+    assert (facts.max_model_len, facts.by_priority, facts.guidance) == (4096, True, True)
     assert facts.corrupted is not None
 
 
@@ -141,7 +141,7 @@ def test_eight_at_once_equal_one_by_one(server: Running, assembler: PromptAssemb
 
 def test_too_long_a_prompt_is_refused_for_good(server: Running) -> None:
     """The server's context is what it is; asking again does not help."""
-    embeds = np.zeros((1030, WIDTH), np.float32)
+    embeds = np.zeros((4100, WIDTH), np.float32)
 
     with pytest.raises(RequestRefused, match="400"):
         _ask(server, embeds, payload.Decoding(8))

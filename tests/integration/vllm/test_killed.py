@@ -39,7 +39,7 @@ class _Drafting(threading.Thread):
 
     def run(self) -> None:
         embeds = np.full((8, WIDTH), 0.1, np.float32)
-        decoding = payload.Decoding(1000, extra={"ignore_eos": True})
+        decoding = payload.Decoding(4000, extra={"ignore_eos": True})
         body = payload.completion(NAME, payload.encode(embeds), decoding)
 
         def make(_: bool) -> dict[str, object]:
