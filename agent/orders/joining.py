@@ -10,17 +10,19 @@ import datetime as dt
 
 import sqlalchemy as sa
 import structlog
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from agent.orders import prioritizing
 from agent.orders.prioritizing import WHO, Policy
 from agent.orders.reading import OrderValues
+from db.engine import reading
 from db.models import Event, Order, Study
-from db.queries import orders, studies
+from db.queries import orders, outbox, studies
 
 log = structlog.get_logger(__name__)
 
 NOT_JOINED = "order_not_joined"
+RECENT = dt.timedelta(hours=1)
 
 
 def keep(
@@ -53,6 +55,20 @@ def join(session: Session, study: Study, policy: Policy, now: dt.datetime) -> bo
     moved = prioritizing.again(session, study, policy, now, occasion)
     log.info("order_joined", study=study.key, priority=study.priority or None, matches=moved)
     return True
+
+
+def join_recent(sessions: sessionmaker[Session], policy: Policy, now: dt.datetime) -> int:
+    """Join studies that came after their order; returns how many changed.
+
+    Only studies with recent images: what came earlier was joined then, or with its order's message.
+    """
+    with reading(sessions) as session:
+        found = orders.unjoined(session, now - RECENT)
+    joined = 0
+    for study_id in found:
+        with sessions.begin() as session:
+            joined += join(session, outbox.locked_study(session, study_id), policy, now)
+    return joined
 
 
 def _differs(order: Order, study: Study) -> bool:

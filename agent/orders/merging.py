@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 def merge(session: Session, asked: Merge, now: dt.datetime) -> int:
-    """Give the prior patient's studies and orders the surviving identity; returns how many studies.
+    """Give the prior patient's studies and orders the surviving identity; returns how many rows.
 
     Repeatable: a prior patient without studies is nobody.
     """
@@ -38,9 +38,9 @@ def merge(session: Session, asked: Merge, now: dt.datetime) -> int:
             why += f"; {waiting} deliveries made under the old one will not be sent"
             log.error("identity_changed", study=study.key, count=waiting, why=why)
         studies.note(session, study.id, who=WHO, kind="patient_merged", why=why, now=now)
-    _move_orders(session, asked)
+    moved = _move_orders(session, asked)
     log.info("patient_merged", count=len(found), kind=asked.event)
-    return len(found)
+    return len(found) + moved
 
 
 def update(session: Session, said: Demographics, now: dt.datetime) -> int:
@@ -71,8 +71,9 @@ def _waiting(session: Session, study: Study) -> int:
     return session.execute(query).scalar_one()
 
 
-def _move_orders(session: Session, asked: Merge) -> None:
-    for order in orders.of_patient(session, asked.prior.patient_id, asked.prior.issuer):
+def _move_orders(session: Session, asked: Merge) -> int:
+    found = orders.of_patient(session, asked.prior.patient_id, asked.prior.issuer)
+    for order in found:
         issuer = asked.surviving.issuer or order.issuer_of_patient_id
         twin = sa.select(Order.id).where(
             Order.accession_number == order.accession_number,
@@ -86,3 +87,4 @@ def _move_orders(session: Session, asked: Merge) -> None:
             continue
         order.patient_id, order.issuer_of_patient_id = asked.surviving.patient_id, issuer
     session.flush()
+    return len(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -224,28 +223,33 @@ def _patient(message: Message, settings: Hl7Settings, segment: str, n: int = 1) 
 class _Indices:
     """Which occurrences of each segment belong to one order."""
 
-    of: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    of: Mapping[str, tuple[int, ...]]
+    shared: frozenset[str]
+    """Segments before the first order (PID, PV1, the site's own): of all orders."""
 
 
 def _groups(message: Message) -> Iterator[_Indices]:
     """Split a message into its orders: each begins with ORC, or with OBR where there is none."""
     seen: dict[str, int] = {}
+    shared: frozenset[str] = frozenset()
     current: dict[str, tuple[int, ...]] | None = None
     for name in message.segments:
         seen[name] = seen.get(name, 0) + 1
         if name == "ORC" or (name == "OBR" and (current is None or "OBR" in current)):
             if current is not None:
-                yield _Indices(current)
+                yield _Indices(current, shared)
+            else:
+                shared = frozenset(seen) - {name}
             current = {}
         if current is not None:
             current[name] = (*current.get(name, ()), seen[name])
     if current is not None:
-        yield _Indices(current)
+        yield _Indices(current, shared)
 
 
 @dataclass(frozen=True)
 class _Group:
-    """One order of a message; segments outside all orders (PID, PV1) are shared."""
+    """One order of a message, and what is shared by all of them."""
 
     message: Message
     indices: _Indices
@@ -285,4 +289,4 @@ class _Group:
 
     def _occurrence(self, segment: str) -> int:
         own = self.indices.of.get(segment)
-        return own[0] if own else 1 if segment in {"PID", "PV1", "PV2"} else 0
+        return own[0] if own else 1 if segment in self.indices.shared else 0

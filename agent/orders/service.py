@@ -70,10 +70,9 @@ class OrdersService:
     def _join(self) -> None:
         """Messages that were left, and studies that came after their order."""
         self._room.take_up()
-        with self._base.sessions.begin() as session:
-            for study in orders.unjoined(session):
-                joining.join(session, study, self._policy, self._base.clock())
-        self._wake()
+        joined = joining.join_recent(self._base.sessions, self._policy, self._base.clock())
+        if joined:
+            self._wake()
 
     def _forget(self) -> None:
         before = self._base.clock() - dt.timedelta(days=self._base.config.hl7.keep_days)

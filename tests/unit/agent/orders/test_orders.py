@@ -109,11 +109,8 @@ def test_an_order_may_come_first(desk: Desk) -> None:
     desk.tell(make.order())
     study_id = desk.study()
 
-    with desk.sessions.begin() as session:
-        for study in orders.unjoined(session):
-            joining.join(session, study, desk.room.policy, rows.NOW)
-        assert not orders.unjoined(session)
-
+    assert joining.join_recent(desk.sessions, desk.room.policy, rows.NOW) == 1
+    assert joining.join_recent(desk.sessions, desk.room.policy, rows.NOW) == 0
     assert desk.get(study_id).ordered_priority == "STAT"
 
 
