@@ -66,11 +66,6 @@ def analyses(session: Session, ids: Sequence[str]) -> dict[int, Analysis]:
     return {row.study_id: row for row in rows}
 
 
-def latest_analysis(session: Session, study_id: int) -> Analysis | None:
-    """The analysis of the highest revision of a study; of several packs, the most urgent one."""
-    return next(iter(latest_analyses(session, study_id)), None)
-
-
 def latest_analyses(session: Session, study_id: int) -> Sequence[Analysis]:
     """The analyses of a study's highest analysed revision, the one that decides first."""
     query = sa.select(Analysis).where(Analysis.study_id == study_id)
