@@ -6,7 +6,7 @@ VENV := .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test lint docs demo-pack clean
+.PHONY: help setup demo test test-vllm lint docs demo-pack clean
 
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+# test-vllm	 the tests against a real vLLM server, about a quarter of an hour (VLLM_ENV=DIR of vllm install)
+test-vllm: setup
+	WORKLIST_VLLM_ENV=$(VLLM_ENV) $(BIN)/python -m pytest tests/integration/vllm $(ARGS)
 
 # lint	 ruff, mypy --strict and the import contracts
 lint: setup

@@ -19,6 +19,8 @@ from agent.drafting import backends, guarding, triaging
 from agent.drafting.room import DraftingRoom
 from agent.drafting.worker import DraftingSettings, DraftingWorker
 from agent.foundation import Foundation
+from agent.orders import joining
+from agent.orders.prioritizing import Policy
 from agent.routing.room import RoutingRoom
 from agent.worker import Observe, Worker, WorkerSettings
 from db.models import Analysis, Study
@@ -46,7 +48,14 @@ def workers(base: Foundation, analyser: Analyser, outbox: Outbox) -> list[Works]
     """
     config, composition = base.config, _composition(base)
     inference = config.inference
-    routing = RoutingRoom(base.sessions, config.routing, config.priority, base.clock)
+    orders = Policy(config.priority, config.destinations)
+    routing = RoutingRoom(
+        base.sessions,
+        config.routing,
+        config.priority,
+        base.clock,
+        join_order=lambda session, study, now: joining.join(session, study, orders, now),
+    )
     analysis = _analysis(base, analyser)
     results = _composing(base, composition, outbox)
     flow = rooms.flow(

@@ -42,6 +42,7 @@ def again(session: Session, study: Study, policy: Policy, now: dt.datetime, occa
         decision = priority.decide(Findings.from_json(row.findings), facts, policy.priority)
         row.priority, row.priority_score = decision.level, decision.score
         row.priority_reason = decision.reason
+        row.votes = priority.votes_to_json(decision.votes)
     before = study.priority
     complete = studies.has_analysis(session, study)
     record.set_priority(session, study, policy.priority, now, who=WHO, complete=complete)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -11,6 +13,7 @@ from agent import facts as study_facts
 from agent.clock import Clock
 from agent.routing import rules
 from agent.settings import Level, PrioritySettings, RoutingSettings
+from db.models import Study
 from db.models.study import PACK_SEPARATOR
 from db.queries import claims, studies
 from db.states import StudyState
@@ -18,6 +21,12 @@ from db.states import StudyState
 log = structlog.get_logger(__name__)
 
 WHO = "routing"
+
+JoinOrder = Callable[[Session, Study, dt.datetime], object]
+
+
+def no_order(_session: Session, _study: Study, _now: dt.datetime) -> None:
+    """Where no order is ever received."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,8 @@ class RoutingRoom:
     routing: RoutingSettings
     policy: PrioritySettings
     clock: Clock
+    join_order: JoinOrder = no_order
+    """Gives the study what its order says, so that a rule may ask for it."""
 
     def run(self, claim: claims.Claim, owner: str) -> None:
         """Apply the rules to a claimed study and move it on."""
@@ -36,6 +47,7 @@ class RoutingRoom:
             study = claims.owned(session, claim.study_id, owner)
             if study is None:
                 return
+            self.join_order(session, study, now)
             facts = study_facts.of(study, study.series)
             route = rules.route(facts, self.routing)
             study.pack, study.rule = PACK_SEPARATOR.join(route.packs), route.rule
