@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
+from agent.access.principal import Role
 from agent.web import (
     presentation,
     routes_actions,
@@ -18,6 +20,7 @@ from agent.web import (
     routes_study,
     routes_worklist,
 )
+from agent.web.access import OpenAccess, require
 from agent.web.dependencies import WebDependencies
 from agent.web.pages import Pages
 from agent.web.security import SECURITY_HEADERS, Guard
@@ -35,17 +38,29 @@ def create_app(deps: WebDependencies) -> FastAPI:
         version=deps.version,
         docs_url=None,
         redoc_url=None,
-        openapi_url="/api/openapi.json",
+        openapi_url=None,  # served behind the door, see `_description`
     )
+    app.state.access = deps.access or OpenAccess(deps.web.user_header)
     pages = Pages(presentation.environment(), deps)
     app.include_router(routes_worklist.router(deps, pages))
     app.include_router(routes_study.router(deps, pages))
     app.include_router(routes_actions.router(deps))
     app.include_router(routes_health.router(deps))
+    app.include_router(_description(app))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(Guard, bound_host=deps.web.host)
     _add_error_handlers(app, pages)
     return app
+
+
+def _description(app: FastAPI) -> APIRouter:
+    routes = APIRouter(prefix="/api", dependencies=[Depends(require(Role.VIEWER))])
+
+    @routes.get("/openapi.json", include_in_schema=False)
+    def openapi() -> dict[str, Any]:
+        return app.openapi()
+
+    return routes
 
 
 def _add_error_handlers(app: FastAPI, pages: Pages) -> None:

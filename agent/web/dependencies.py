@@ -12,6 +12,7 @@ from agent.clock import utc_now
 from agent.health import Health
 from agent.observability.metrics import Metrics
 from agent.settings import PrioritySettings, WebSettings
+from agent.web.access import AccessControl
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class WebDependencies:
     packs: Mapping[str, PackNotice] = field(default_factory=dict)
     clock: Callable[[], dt.datetime] = utc_now
     version: str = ""
+    access: AccessControl | None = None
+    """Who may do what; None = nobody logs in, as on this machine alone."""
 
     @property
     def demonstration(self) -> bool:

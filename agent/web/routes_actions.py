@@ -11,15 +11,15 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from agent.access.principal import Role
 from agent.errors import AgentError
 from agent.web import feedback
+from agent.web.access import require, who
 from agent.web.dependencies import WebDependencies
 from agent.web.security import require_own_json
 from db.models import Study
 from db.queries.worklist import find_study
 from db.states import IllegalMoveError, ReadingState
-
-ANONYMOUS = "radiologist"
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,8 @@ class Feedback(BaseModel):
 
 def router(deps: WebDependencies) -> APIRouter:
     """The POST routes; each needs the page's own origin and a JSON body (``{}`` if empty)."""
-    routes = APIRouter(prefix="/api", tags=["actions"], dependencies=[Depends(require_own_json)])
+    doors = [Depends(require_own_json), Depends(require(Role.RADIOLOGIST))]
+    routes = APIRouter(prefix="/api", tags=["actions"], dependencies=doors)
 
     @routes.post("/studies/{reference}/reading-state")
     def reading_state(
@@ -52,7 +53,7 @@ def router(deps: WebDependencies) -> APIRouter:
         """Unread, reading or read; a read study leaves the open worklist."""
         with _changing(deps, reference) as (session, study):
             feedback.set_reading_state(
-                session, study, change.state, who=_who(request), now=deps.clock()
+                session, study, change.state, who=who(request).name, now=deps.clock()
             )
             log.info("reading_state_set", study=study.key, reading_state=change.state.value)
         return {"reading_state": change.state}
@@ -62,7 +63,7 @@ def router(deps: WebDependencies) -> APIRouter:
         """Acknowledge, agree or disagree; kept for prospective evaluation."""
         with _changing(deps, reference) as (session, study):
             feedback.record_feedback(
-                session, study, given.kind, given.text, who=_who(request), now=deps.clock()
+                session, study, given.kind, given.text, who=who(request).name, now=deps.clock()
             )
             log.info("feedback_given", study=study.key, kind=given.kind.value)
         return {"kind": given.kind}
@@ -74,18 +75,14 @@ def router(deps: WebDependencies) -> APIRouter:
             study = find_study(session, reference)
         if study is None:
             raise HTTPException(404, "no such study")
-        _retry(deps.retry_study, study.id, _who(request))
+        _retry(deps.retry_study, study.id, who(request).name)
         return {"retry": "accepted"}
 
     @routes.post("/deliveries/{delivery_id}/retry", status_code=202)
     def retry_delivery(delivery_id: int, request: Request) -> dict[str, str]:
         """Send a dead letter again."""
-        _retry(deps.retry_delivery, delivery_id, _who(request))
+        _retry(deps.retry_delivery, delivery_id, who(request).name)
         return {"retry": "accepted"}
-
-    def _who(request: Request) -> str:
-        header = deps.web.user_header
-        return (request.headers.get(header, "") if header else "").strip() or ANONYMOUS
 
     return routes
 

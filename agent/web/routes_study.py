@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter, Depends, HTTPException
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import HTMLResponse, Response
 
+from agent.access.principal import Role
+from agent.web.access import require
 from agent.web.dependencies import WebDependencies
 from agent.web.pages import Pages
 from agent.web.pictures import PictureError
@@ -19,7 +21,7 @@ from db.queries.worklist import find_study
 
 def router(deps: WebDependencies, pages: Pages) -> APIRouter:
     """``/studies/…`` and ``/api/studies/…``; a study is addressed by its key or database id."""
-    routes = APIRouter(tags=["studies"])
+    routes = APIRouter(tags=["studies"], dependencies=[Depends(require(Role.VIEWER))])
 
     def read(reference: str) -> StudyDetail:
         with reading(deps.sessions) as session:

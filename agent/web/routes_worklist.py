@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from agent import worklist
+from agent.access.principal import Role
 from agent.settings import Level
+from agent.web.access import require
 from agent.web.dependencies import WebDependencies
 from agent.web.pages import Pages
 from agent.worklist import PageRequest, WorklistEntry, WorklistFilters, WorklistPage
@@ -68,7 +70,7 @@ Asked = Annotated[WorklistQuery, Query()]
 
 def router(deps: WebDependencies, pages: Pages) -> APIRouter:
     """``/``, ``/fragments/worklist`` and ``/api/worklist``."""
-    routes = APIRouter(tags=["worklist"])
+    routes = APIRouter(tags=["worklist"], dependencies=[Depends(require(Role.VIEWER))])
 
     def read(query: WorklistQuery) -> WorklistPage:
         with reading(deps.sessions) as session:

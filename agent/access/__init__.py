@@ -1,0 +1,1 @@
+"""Who may do what: roles, accounts, sessions, tokens, single sign-on."""
