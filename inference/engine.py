@@ -24,6 +24,7 @@ from inference.findings import Findings, Status
 from inference.study import StudyInput
 
 if TYPE_CHECKING:
+    from inference.explain.options import ExplainOptions
     from inference.report.tokens import VisualTokens
 
 log = structlog.get_logger(__name__)
@@ -108,6 +109,37 @@ class Engine:
             found = self._together(studies, pack, model, progress)
         return [self._timed(one, loaded_s, loaded_s + sum(one.timings_s.values())) for one in found]
 
+    def explain(
+        self,
+        study: StudyInput,
+        pack_name: str,
+        findings: Findings,
+        options: ExplainOptions,
+        progress: Progress | None = None,
+    ) -> Findings:
+        """The findings of `analyse` with groundings that cost more than the analysis itself.
+
+        Unchanged for families that have none to add. What `progress` raises ends it.
+
+        Raises:
+            OutOfMemoryError: the study does not fit the device's memory.
+            InferenceError: the pack is missing, or the study cannot be read any more.
+        """
+        pack = self.pack(pack_name)
+        target = registry.family(pack.manifest.family).explain
+        if not target:
+            return findings
+        tell = progress or (lambda _text: None)
+        with self._lock:
+            model = self._load(pack, progress)
+            found: Findings = self._within_memory(
+                "explanation_out_of_memory",
+                lambda scale: registry.resolve(target)(
+                    study, model, findings, options, tell, scale
+                ),
+            )
+        return found
+
     def visual_tokens(
         self, study: StudyInput, pack_name: str, progress: Progress | None = None
     ) -> VisualTokens:
@@ -122,16 +154,22 @@ class Engine:
         make = _visual_tokens()
         with self._lock:
             model = self._load(pack, progress)
-            for scale in SMALLER:
-                try:
-                    tokens: VisualTokens = make(study, model, self._device, progress, scale)
-                except Exception as error:
-                    if not devices.is_out_of_memory(error):
-                        raise
-                    devices.release_memory(self._device)
-                    log.warning("visual_tokens_out_of_memory", share=scale)
-                else:
-                    return tokens
+            tokens: VisualTokens = self._within_memory(
+                "visual_tokens_out_of_memory",
+                lambda scale: make(study, model, self._device, progress, scale),
+            )
+        return tokens
+
+    def _within_memory(self, event: str, make: Callable[[float], Any]) -> Any:
+        """What `make` gives, with smaller and smaller batches while memory runs out."""
+        for scale in SMALLER:
+            try:
+                return make(scale)
+            except Exception as error:
+                if not devices.is_out_of_memory(error):
+                    raise
+                devices.release_memory(self._device)
+                log.warning(event, share=scale)
         raise OutOfMemoryError(TOO_LARGE)
 
     def _timed(self, findings: Findings, loaded_s: float, total_s: float) -> Findings:

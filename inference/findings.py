@@ -20,6 +20,7 @@ import numpy.typing as npt
 FORMAT = 1
 DIAGNOSIS = "diagnosis"
 REFERRAL = "referral"
+ATTENTION, LIME = "attention", "lime"
 
 
 class Status(enum.StrEnum):
@@ -94,6 +95,10 @@ class Grounding:
     threshold: float
     key_sop_uid: str
     key_frame: int = 1
+    method: str = ATTENTION
+    """What the saliency is: the model's own attention, or tokens' share in a linear fit (LIME)."""
+    fit: float | None = None
+    """How well that fit predicts variants it has not seen (R2, 1 at best); None for attention."""
 
 
 @dataclass(frozen=True)

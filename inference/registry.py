@@ -20,11 +20,14 @@ class Family:
             for less memory at a time.
         analyse_many: (studies, loaded pack, device, progress, scale) -> list of Findings, or of the
             exception of a study that failed; empty where the family analyses one at a time.
+        explain: (study, loaded pack, findings, options, progress, scale) -> Findings with
+            groundings; empty where analysing gives them, or nothing can.
     """
 
     load: str
     analyse: str
     analyse_many: str = ""
+    explain: str = ""
 
 
 FAMILIES = {
@@ -36,6 +39,7 @@ FAMILIES = {
     "prima": Family(
         load="inference.prima.loading:load",
         analyse="inference.prima.analyse:analyse",
+        explain="inference.prima.explaining:explain_findings",
     ),
 }
 
