@@ -205,8 +205,8 @@ def evaluate(
         _, page = document.write_report(numbers, out, manifest.notice)
         if card:
             document.write_card(numbers, pack)
-    mean = numbers.mean_auroc
-    typer.echo(f"{numbers.studies} studies, mean AUROC {mean:.3f}" if mean else "no label to tell")
+    told = "" if numbers.mean_auroc is None else f", mean AUROC {numbers.mean_auroc:.3f}"
+    typer.echo(f"{numbers.studies} studies analysed{told}")
     typer.echo(f"written: {page}")
 
 

@@ -30,6 +30,12 @@ FIELDS = frozenset(
     quarantined reading_state reason restarts revision room rule seconds series severity share
     status study sweep unfinished unreadable version volumes warnings web_port why
     """.split()  # noqa: SIM905 - a list of words reads best as words
+) | frozenset(
+    # Numbers of a training run: no study, no patient.
+    """
+    auroc done epoch eta_s feature_rank feature_std gradient_norm learning_rate loss mend modality
+    momentum of step studies
+    """.split()  # noqa: SIM905
 )
 
 #: Libraries whose messages name their own affairs only. The text of all others is withheld:

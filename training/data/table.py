@@ -13,7 +13,7 @@ from typing import Any
 from training.data.errors import DataError
 
 REQUIRED = ("study", "path", "patient")
-DESCRIBING = ("modality", "date", "sex", "age", "scanner", "site", "report", "split")
+DESCRIBING = ("modality", "date", "sex", "age", "scanner", "site", "report", "summary", "split")
 MODALITIES = {"CT": "CT", "MR": "MR", "MRI": "MR"}
 
 
@@ -28,6 +28,7 @@ class StudyRow:
         modality: ``CT`` or ``MR``; empty = both are read.
         date: of the examination; None when unknown.
         age: in years; None when unknown.
+        summary: of the report, as `training.prima.summaries` writes it.
         labels: 1 present, 0 absent; a label that is not here is unknown.
         split: fixed by the table; empty = the split rules decide.
     """
@@ -43,6 +44,7 @@ class StudyRow:
     site: str = ""
     report: str = ""
     split: str = ""
+    summary: str = ""
     labels: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -80,7 +82,7 @@ def write_table(file: Path, rows: Iterable[StudyRow]) -> None:
         for row in listed:
             plain = [row.study, row.path, row.patient, row.modality, row.date or "", row.sex]
             age = "" if row.age is None else row.age
-            rest = [age, row.scanner, row.site, row.report, row.split]
+            rest = [age, row.scanner, row.site, row.report, row.summary, row.split]
             writer.writerow([*plain, *rest, *(row.labels.get(label, "") for label in labels)])
 
 
@@ -122,6 +124,7 @@ def _row(
         scanner=str(values.get("scanner", "")).strip(),
         site=str(values.get("site", "")).strip(),
         report=str(values.get("report", "")),
+        summary=str(values.get("summary", "")),
         split=str(values.get("split", "")).strip().lower(),
         labels={
             name: v for name in wanted if (v := _label(values.get(name, ""), where, name)) >= 0

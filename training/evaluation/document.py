@@ -130,7 +130,7 @@ def _summary(evaluation: Evaluation) -> list[str]:
     mean = evaluation.mean_auroc
     lines = [
         f"{evaluation.studies} studies analysed"
-        + (f", mean AUROC {mean:.3f} over the labels with both classes." if mean else "."),
+        + (f", mean AUROC {mean:.3f} over the labels with both classes." if mean is not None else "."),
         "",
         f"Pack manifest SHA-256 {evaluation.digest}. Intervals: 95 %, bootstrap over studies.",
     ]
