@@ -44,3 +44,39 @@ def place(
     targets_elapsed = max(0, (now - waiting_since) // target)
     climbed = min(targets_elapsed, level.rank)
     return Place(rank=level.rank - climbed, since=waiting_since + climbed * target)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Studies of one level that have climbed equally often: inside it, first come is first read.
+
+    Attributes:
+        level: the level they were given.
+        climbed: how many levels they have risen.
+        after: they came later than this; None = however long ago.
+        until: they came at this moment or before; None = however late.
+        shift: from arrival to the moment they entered the level they stand at.
+    """
+
+    level: Level
+    climbed: int
+    after: dt.datetime | None
+    until: dt.datetime | None
+    shift: dt.timedelta
+
+    @property
+    def rank(self) -> int:
+        """Rank of the level they stand at, 0 = STAT."""
+        return self.level.rank - self.climbed
+
+
+def spans(now: dt.datetime, target_minutes: Mapping[Level, float]) -> list[Span]:
+    """The whole list at `now` as ranges of arrival time: what `place` says, turned inside out."""
+    made = []
+    for level in Level:
+        target = dt.timedelta(minutes=target_minutes[level])
+        for climbed in range(level.rank + 1):
+            after = now - (climbed + 1) * target if climbed < level.rank else None
+            until = now - climbed * target if climbed else None
+            made.append(Span(level, climbed, after, until, climbed * target))
+    return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
-from sqlalchemy import ForeignKey, String, Text, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Base
@@ -30,6 +30,8 @@ class Analysis(Base):
     status: Mapped[str] = mapped_column(String(16))
     findings: Mapped[str] = mapped_column(Text)
     """`inference.findings.Findings` as JSON, grounding maps included."""
+    summary: Mapped[str] = mapped_column(Text, default="", server_default="")
+    """What a line of the worklist shows of them, without the maps; empty = not written yet."""
     priority: Mapped[str] = mapped_column(String(16))
     priority_score: Mapped[float]
     priority_reason: Mapped[str] = mapped_column(Text)
@@ -42,4 +44,7 @@ class Analysis(Base):
     seconds: Mapped[float] = mapped_column(default=0.0)
     created_at: Mapped[dt.datetime]
 
-    __table_args__ = (UniqueConstraint("study_id", "revision", "pack"),)
+    __table_args__ = (
+        UniqueConstraint("study_id", "revision", "pack"),
+        Index("ix_analysis_created_at", "created_at"),
+    )

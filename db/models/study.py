@@ -21,6 +21,16 @@ class Study(Base):
     __table_args__ = (
         Index("ix_study_claim", "state", "next_attempt_at"),
         Index("ix_study_worklist", "reading_state", "priority_rank"),
+        Index("ix_study_place", "reading_state", "priority", "first_instance_at", "id"),
+        Index(
+            "ix_study_ordered_place",
+            "reading_state",
+            "priority",
+            "ordered_priority",
+            "first_instance_at",
+            "id",
+        ),
+        Index("ix_study_patient", "patient_id", "issuer_of_patient_id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -86,6 +96,12 @@ class Study(Base):
     priority_score: Mapped[float] = mapped_column(default=0.0)
     priority_reason: Mapped[str] = mapped_column(Text, default="")
     reading_state: Mapped[str] = mapped_column(String(16), default=ReadingState.UNREAD)
+    found: Mapped[str] = mapped_column(Text, default="", server_default="")
+    """Names of what the current revision's analyses found, case folded: the list is searched here."""
+    human_level: Mapped[str] = mapped_column(String(16), default="", server_default="")
+    """The level a reader set; empty = nobody did."""
+    human_revision: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Of the images the reader said it about: later images may raise the level, not lower it."""
 
     series: Mapped[list[Series]] = relationship(back_populates="study")
 
