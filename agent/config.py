@@ -34,6 +34,7 @@ PATH_KEYS = frozenset(
         "api_key_file",
         "ca",
         "certificate",
+        "client_secret_file",
         "data_dir",
         "key",
         "password_file",
@@ -54,6 +55,7 @@ class Config(BaseSettings):
     database: settings.DatabaseSettings = settings.DatabaseSettings()
     dicom: settings.DicomSettings = settings.DicomSettings()
     web: settings.WebSettings = settings.WebSettings()
+    audit: settings.AuditSettings = settings.AuditSettings()
     assembly: settings.AssemblySettings = settings.AssemblySettings()
     routing: settings.RoutingSettings = settings.RoutingSettings()
     packs: dict[str, settings.PackSettings] = {}

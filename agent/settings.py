@@ -15,6 +15,13 @@ from pydantic import (
 
 from agent.section import Section
 from agent.settings_arrival import (
+from agent.settings_access import (
+    AuditSettings,
+    OidcSettings,
+    PasswordSettings,
+    SessionSettings,
+    WebAccess,
+)
     CommitmentPeer,
     CommitmentSettings,
     ExpectedProtocol,
@@ -28,6 +35,7 @@ from agent.settings_report import ReportSettings, TriageSettings
 __all__ = [
     "AETitle",
     "CommitmentPeer",
+    "AuditSettings",
     "CommitmentSettings",
     "ExpectedProtocol",
     "ExpectedSeries",
@@ -38,13 +46,17 @@ __all__ = [
     "MwlSettings",
     "Network",
     "OrderFields",
+    "OidcSettings",
     "Port",
+    "PasswordSettings",
     "Regex",
     "ReportSettings",
     "Section",
     "TlsSettings",
+    "SessionSettings",
     "TriageSettings",
 ]
+    "WebAccess",
 
 
 class StorageSettings(Section):
@@ -86,11 +98,10 @@ class DicomSettings(Section):
     tls: TlsSettings = TlsSettings()
 
 
-class WebSettings(Section):
+class WebSettings(WebAccess):
     """Worklist page, REST, health and metrics."""
 
     enabled: bool = True
-    host: str = "127.0.0.1"
     port: Port = 8080
     refresh_s: PositiveFloat = 3.0
     user_header: str = ""

@@ -1,5 +1,6 @@
 """All tables, imported in one place so that `Base.metadata` is complete."""
 
+from db.models.access import AccessSession, AccessToken, Account, AuditEvent
 from db.models.analysis import Analysis
 from db.models.arrival import AvailabilityNotice, CommitmentTransaction, PerformedStep
 from db.models.delivery import Delivery
@@ -12,7 +13,11 @@ from db.models.study import Instance, Series, Study
 
 __all__ = [
     "Analysis",
+    "AccessSession",
+    "AccessToken",
+    "Account",
     "AvailabilityNotice",
+    "AuditEvent",
     "CommitmentTransaction",
     "Delivery",
     "Draft",
