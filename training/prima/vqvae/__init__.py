@@ -1,0 +1,1 @@
+"""The tokenizer's training (arXiv 2509.18638, Methods, "Volume tokenization")."""
