@@ -87,7 +87,7 @@ class ReadingOrder:
             before += number
         return standings
 
-    def rank_of(self, study: Study) -> int:
+    def standing_of(self, study: Study) -> Standing:
         """The place of an open study."""
         level = level_of(study.priority, study.ordered_priority, self._priority)
         since = study.first_instance_at
@@ -95,17 +95,12 @@ class ReadingOrder:
         ahead = sum(r.number for r in self._ranges if r.span.rank < place.rank)
         beside = [r for r in self._ranges if r.span.rank == place.rank]
         # Entered the level earlier, or at the same moment with a smaller id.
-        return (
-            1
-            + ahead
-            + sum(
-                rows.counts(
-                    self._session,
-                    [r.stretch for r in beside],
-                    [(place.since - r.span.shift, study.id) for r in beside],
-                )
-            )
+        earlier = rows.counts(
+            self._session,
+            [r.stretch for r in beside],
+            [(place.since - r.span.shift, study.id) for r in beside],
         )
+        return Standing(study.id, 1 + ahead + sum(earlier), level, place.level, since)
 
     def _of_level(self, level: Level, before: int, skip: int, size: int) -> list[Standing]:
         ranges = [r for r in self._ranges if r.span.rank == level.rank]

@@ -2,37 +2,53 @@
 
 One order for everybody: the page, the REST API and the worklist SCP ask here.
 
-Which level a study stands at: the level committed with its analysis. Without one (not analysed yet,
-skipped), and in shadow mode, the order decides; an order that says nothing counts as
+Which level a study stands at: the level committed with its analysis, or set by a reader. Without one
+(not analysed yet, in shadow mode), the order decides; an order that says nothing counts as
 `priority.unread_failure`, for the absence of a flag is not a negative.
 A study waits from its first image on: late images never cost it its place.
+
+The list as it stands is read by index ranges (`agent.reading_order`), however long it is; a filter or
+another sort order reads the ids of the whole list.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import json
-from collections.abc import Mapping, Sequence
+import enum
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from agent import ordering
+from agent.reading_order import OPEN, ReadingOrder, Standing, level_of
 from agent.settings import Level, PrioritySettings
 from agent.worklist_entries import (
     WorklistEntry,
     analysis_of,
     deliveries_of,
-    finding_lines,
     patient_of,
     study_of,
+    summary_of,
 )
 from db.models import Analysis, Study
 from db.queries import worklist as queries
-from db.queries.worklist import Candidate
+from db.queries.worklist import Conditions
 from db.states import ReadingState, StudyState
 
-OPEN = (ReadingState.UNREAD, ReadingState.READING)
+
+class Sort(enum.StrEnum):
+    """In which order the studies are shown; their ranks are those of the reading order in all."""
+
+    #: the reading order; studies that are read come last
+    ORDER = "order"
+    #: latest arrival first
+    NEWEST = "newest"
+    #: longest wait first, whatever the level
+    OLDEST = "oldest"
+    #: by name
+    PATIENT = "patient"
+    #: most probable finding first
+    SCORE = "score"
 
 
 @dataclass(frozen=True)
@@ -90,12 +106,11 @@ class WorklistPage:
 
 
 @dataclass(frozen=True)
-class _Placed:
-    candidate: Candidate
-    level: Level
-    effective_level: Level
-    prioritized: bool
-    rank: int | None
+class _Shown:
+    """A study to be shown; `standing` is None when it is read already."""
+
+    study_id: int
+    standing: Standing | None
 
 
 def entries(
@@ -104,141 +119,92 @@ def entries(
     now: dt.datetime,
     filters: WorklistFilters | None = None,
     page: PageRequest | None = None,
+    sort: Sort = Sort.ORDER,
 ) -> WorklistPage:
     """The worklist as it stands at `now`; a page beyond the last shows the last."""
     filters, page = filters or WorklistFilters(), page or PageRequest()
-    placed = _in_reading_order(queries.candidates(session, tuple(OPEN)), priority, now)
-    levels = [p.effective_level for p in placed]
-    dead = queries.dead_letters(session)
-    shown = _matching(session, _shown(session, placed, filters, priority), filters, dead)
-    last = max(1, -(-len(shown) // page.size))
-    number = min(max(1, page.number), last)
-    part = shown[(number - 1) * page.size : number * page.size]
+    order = ReadingOrder(session, priority, now)
+    everything = filters == WorklistFilters() and sort is Sort.ORDER
+    shown = [] if everything else _shown(session, order, filters, sort)
+    total = order.total if everything else len(shown)
+    number = min(max(1, page.number), max(1, -(-total // page.size)))
+    start = (number - 1) * page.size
+    if everything:
+        shown = [_Shown(s.study_id, s) for s in order.part(start, page.size)]
+    else:
+        shown = shown[start : start + page.size]
     return WorklistPage(
-        entries=_detailed(session, part, priority, now),
+        entries=_detailed(session, shown, priority, now),
         number=number,
         size=page.size,
-        total=len(shown),
-        open_total=len(placed),
-        open_by_level={level: levels.count(level) for level in Level},
-        dead_letters=dead,
+        total=total,
+        open_total=order.total,
+        open_by_level=order.by_level,
+        dead_letters=queries.dead_letters(session),
         as_of=now,
     )
+
+
+def open_entries(
+    session: Session, priority: PrioritySettings, now: dt.datetime, chunk: int = 200
+) -> Iterator[WorklistEntry]:
+    """Every open study in reading order; the order is read once, the rest a chunk at a time."""
+    order = ReadingOrder(session, priority, now)
+    standings = order.part(0, order.total)
+    for start in range(0, len(standings), chunk):
+        shown = [_Shown(s.study_id, s) for s in standings[start : start + chunk]]
+        yield from _detailed(session, shown, priority, now)
+        session.expunge_all()  # a hundred thousand rows need not be kept to the end
 
 
 def entry(
     session: Session, priority: PrioritySettings, now: dt.datetime, study_id: int
 ) -> WorklistEntry | None:
     """One study at its place; None when there is no such study."""
-    candidates = queries.candidates(session, tuple(ReadingState))
-    open_ = [c for c in candidates if c.reading_state in OPEN]
-    read = [c for c in candidates if c.reading_state not in OPEN]
-    everybody = _in_reading_order(open_, priority, now) + _read(read, priority)
-    wanted = [p for p in everybody if p.candidate.study_id == study_id]
-    return next(iter(_detailed(session, wanted, priority, now)), None)
-
-
-def standing_level(
-    *, given: str, ordered: str, shadow: bool, priority: PrioritySettings
-) -> tuple[Level, bool]:
-    """The level a study is placed by, and whether it is the model's."""
-    if given and not shadow:
-        return Level(given), True
-    return priority.ordered.get(ordered.upper(), priority.unread_failure), False
-
-
-def _in_reading_order(
-    candidates: Sequence[Candidate], priority: PrioritySettings, now: dt.datetime
-) -> list[_Placed]:
-    rows = []
-    for c in candidates:
-        level, prioritized = _level(c, priority)
-        place = ordering.place(level, c.waiting_since, now, priority.target_minutes)
-        rows.append((place, c.waiting_since, c.study_id, c, level, prioritized))
-    rows.sort(key=lambda row: row[:3])
-    return [
-        _Placed(c, level, place.level, prioritized, rank)
-        for rank, (place, _, _, c, level, prioritized) in enumerate(rows, start=1)
-    ]
-
-
-def _read(candidates: Sequence[Candidate], priority: PrioritySettings) -> list[_Placed]:
-    """Studies that are read already: no rank, the latest first."""
-    latest = sorted(candidates, key=lambda c: (c.waiting_since, c.study_id), reverse=True)
-    levels = [_level(c, priority) for c in latest]
-    return [
-        _Placed(c, level, level, prioritized, None)
-        for c, (level, prioritized) in zip(latest, levels, strict=True)
-    ]
-
-
-def _level(c: Candidate, priority: PrioritySettings) -> tuple[Level, bool]:
-    return standing_level(
-        given=c.priority, ordered=c.ordered_priority, shadow=c.shadow, priority=priority
-    )
+    study = session.get(Study, study_id)
+    if study is None:
+        return None
+    standing = None
+    if study.reading_state in OPEN:
+        standing = ReadingOrder(session, priority, now).standing_of(study)
+    return next(iter(_detailed(session, [_Shown(study_id, standing)], priority, now)), None)
 
 
 def _shown(
-    session: Session,
-    placed: list[_Placed],
-    filters: WorklistFilters,
-    priority: PrioritySettings,
-) -> list[_Placed]:
-    shown = [p for p in placed if p.candidate.reading_state in filters.reading_states]
-    if ReadingState.READ in filters.reading_states:
-        shown += _read(queries.candidates(session, (ReadingState.READ,)), priority)
-    return shown
+    session: Session, order: ReadingOrder, filters: WorklistFilters, sort: Sort
+) -> list[_Shown]:
+    """What the filters leave, in the order asked for."""
+    standings = {s.study_id: s for s in order.part(0, order.total)}
+    wanted = Conditions(
+        modality=filters.modality or "",
+        state=filters.state or "",
+        text=filters.text.casefold(),
+        dead_letters=filters.dead_letters,
+    )
+    by = Sort.NEWEST if sort is Sort.ORDER else sort
+    ids = queries.matching(session, filters.reading_states, wanted, by)
+    if sort is Sort.ORDER:
+        matching = set(ids)
+        ids = [i for i in standings if i in matching] + [i for i in ids if i not in standings]
+    shown = [_Shown(ident, standings.get(ident)) for ident in ids]
+    return [s for s in shown if _stands_at(session, s, filters.level)] if filters.level else shown
 
 
-def _matching(
-    session: Session, placed: list[_Placed], filters: WorklistFilters, dead: queries.DeadLetters
-) -> list[_Placed]:
-    if filters.modality:
-        placed = [p for p in placed if filters.modality in p.candidate.modalities.split("\\")]
-    if filters.state:
-        placed = [p for p in placed if p.candidate.state == filters.state]
-    if filters.level:
-        placed = [p for p in placed if filters.level in (p.level, p.effective_level)]
-    if filters.text:
-        ids = [p.candidate.analysis_id for p in placed if p.candidate.analysis_id]
-        found = _analyses_finding(session, filters.text, ids)
-        placed = [p for p in placed if p.candidate.analysis_id in found]
-    if filters.dead_letters:
-        placed = [p for p in placed if p.candidate.study_id in dead.study_ids]
-    return placed
-
-
-def _analyses_finding(session: Session, text: str, ids: Sequence[str]) -> set[str]:
-    """Those of the analyses with a finding above threshold whose name contains `text`.
-
-    The database narrows it down by the JSON text (in which every label occurs, present or not, and
-    non-ASCII is escaped, hence no narrowing then); the JSON itself decides.
-    """
-    wanted = text.casefold()
-    rows = queries.findings_mentioning(session, text if text.isascii() else "", ids)
-    return {
-        ident
-        for ident, said in rows.items()
-        if any(
-            line.present and wanted in f"{line.display}\n{line.label}".casefold()
-            for line in finding_lines(json.loads(said))
-        )
-    }
+def _stands_at(session: Session, shown: _Shown, level: Level) -> bool:
+    if shown.standing is not None:
+        return level in (shown.standing.level, shown.standing.effective_level)
+    study = session.get(Study, shown.study_id)
+    return study is not None and study.priority == level
 
 
 def _detailed(
-    session: Session, placed: Sequence[_Placed], priority: PrioritySettings, now: dt.datetime
+    session: Session, shown: Sequence[_Shown], priority: PrioritySettings, now: dt.datetime
 ) -> tuple[WorklistEntry, ...]:
-    analysis_ids = [p.candidate.analysis_id for p in placed if p.candidate.analysis_id]
-    rows = _Rows(
-        studies=queries.studies(session, [p.candidate.study_id for p in placed]),
-        analyses=queries.analyses(session, analysis_ids),
-        deliveries=queries.delivery_counts(session, analysis_ids),
-    )
+    rows = _rows(session, [s.study_id for s in shown])
     return tuple(
-        _entry(p, rows, priority, now)
-        for p in placed
-        if p.candidate.study_id in rows.studies  # retention may have removed it meanwhile
+        _entry(s, rows, priority, now)
+        for s in shown
+        if s.study_id in rows.studies  # retention may have removed it meanwhile
     )
 
 
@@ -246,40 +212,66 @@ def _detailed(
 class _Rows:
     studies: Mapping[int, Study]
     analyses: Mapping[int, Analysis]
+    summaries: Mapping[str, str]
+    series_numbers: Mapping[str, int]
     deliveries: Mapping[int, Mapping[str, int]]
+    same_patient: Mapping[tuple[str, str], int]
 
 
-def _entry(p: _Placed, rows: _Rows, priority: PrioritySettings, now: dt.datetime) -> WorklistEntry:
-    study = rows.studies[p.candidate.study_id]
+def _rows(session: Session, ids: Sequence[int]) -> _Rows:
+    studies = queries.studies(session, ids)
+    analyses = queries.shown_analyses(session, ids)
+    shown = list(analyses.values())
+    # analysed by a version that wrote no summary
+    without = queries.findings_of(session, [a.id for a in shown if not a.summary])
+    return _Rows(
+        studies=studies,
+        analyses=analyses,
+        summaries={a.id: a.summary or summary_of(without[a.id]) for a in shown},
+        series_numbers=queries.series_numbers(session, ids),
+        deliveries=queries.delivery_counts(session, [a.id for a in shown]),
+        same_patient=queries.same_patient(session, list(studies.values())),
+    )
+
+
+def _entry(s: _Shown, rows: _Rows, priority: PrioritySettings, now: dt.datetime) -> WorklistEntry:
+    study = rows.studies[s.study_id]
     analysis = rows.analyses.get(study.id)
-    waiting = max(0.0, (now - p.candidate.waiting_since).total_seconds() / 60)
-    target = priority.target_minutes[p.level]
+    level = level_of(study.priority, study.ordered_priority, priority)
+    waiting = max(0.0, (now - study.first_instance_at).total_seconds() / 60)
+    target = priority.target_minutes[level]
+    known = rows.same_patient.get((study.patient_id, study.issuer_of_patient_id), 1)
     return WorklistEntry(
-        rank=p.rank,
-        level=p.level,
-        effective_level=p.effective_level,
-        overdue=p.rank is not None and waiting > target,
-        prioritized=p.prioritized,
+        rank=s.standing.rank if s.standing else None,
+        level=level,
+        effective_level=s.standing.effective_level if s.standing else level,
+        overdue=s.standing is not None and waiting > target,
+        prioritized=bool(study.priority) and not (analysis is not None and analysis.shadow),
         patient=patient_of(study),
         study=study_of(study),
         state=study.state,
         state_reason=study.reason,
         reading_state=study.reading_state,
-        waiting_since=p.candidate.waiting_since,
+        waiting_since=study.first_instance_at,
         waiting_minutes=waiting,
         target_minutes=target,
-        analysis=analysis_of(analysis, study) if analysis else None,
+        analysis=analysis_of(analysis, study, rows.summaries[analysis.id], rows.series_numbers)
+        if analysis
+        else None,
         deliveries=deliveries_of(rows.deliveries.get(study.id, {})),
+        set_by_reader=bool(study.human_level) and study.priority == study.human_level,
+        priors=known - 1,
     )
 
 
 __all__ = [
     "OPEN",
     "PageRequest",
+    "Sort",
     "WorklistEntry",
     "WorklistFilters",
     "WorklistPage",
     "entries",
     "entry",
-    "standing_level",
+    "open_entries",
 ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from agent.settings import Level
@@ -59,6 +59,8 @@ class FindingLine:
     acuity: str
     present: bool
     localized: bool
+    series_uid: str = ""
+    """Where the model looked; empty when it cannot be shown."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class AnalysisLine:
     Attributes:
         current: False when images arrived since and a newer revision is on its way.
         findings: those above threshold, urgent first, then most probable.
+        series_number: of the series in which the first picture is; None when it has none.
     """
 
     id: str
@@ -101,6 +104,7 @@ class AnalysisLine:
     shadow: bool
     pack: PackLine
     findings: tuple[FindingLine, ...]
+    series_number: int | None = None
 
     @property
     def pictured(self) -> FindingLine | None:
@@ -135,6 +139,10 @@ class WorklistEntry:
     target_minutes: float
     analysis: AnalysisLine | None
     deliveries: DeliverySummary
+    set_by_reader: bool = False
+    """The level is a reader's word."""
+    priors: int = 0
+    """Other studies of the same patient that we know."""
 
     @property
     def shadow(self) -> bool:
@@ -173,10 +181,41 @@ def study_of(study: Study) -> StudyLine:
     )
 
 
-def analysis_of(row: Analysis, study: Study) -> AnalysisLine:
-    """The model part: what was said about the study, grounding maps left in the row."""
-    said = json.loads(row.findings)
-    lines = finding_lines(said)
+def summary_of(findings: str) -> str:
+    """What a line of the worklist shows of a findings JSON, without the maps: `Analysis.summary`."""
+    said = json.loads(findings)
+    return json.dumps(
+        {
+            "reason": said["reason"],
+            "licence": said["pack"]["licence"],
+            "notice": said["pack"]["notice"],
+            "findings": [asdict(line) for line in finding_lines(said) if line.present],
+        },
+        separators=(",", ":"),
+    )
+
+
+def names_of(findings: Iterable[str]) -> str:
+    """Names of what findings JSONs found, as the list is searched by: `Study.found`."""
+    lines = (line for text in findings for line in finding_lines(json.loads(text)))
+    named = {f"{line.display}\n{line.label}".casefold() for line in lines if line.present}
+    return "\n".join(sorted(named))
+
+
+def analysis_of(
+    row: Analysis, study: Study, summary: str, series_numbers: Mapping[str, int]
+) -> AnalysisLine:
+    """The model part: what was said about the study.
+
+    Args:
+        row: the analysis; its findings are not touched, they may hold megabytes of maps.
+        study: it is about.
+        summary: of the row, see `summary_of`.
+        series_numbers: series UID -> number, of the studies on the page.
+    """
+    said = json.loads(summary)
+    lines = tuple(FindingLine(**line) for line in said["findings"])
+    shown = next((line for line in lines if line.localized), None)
     return AnalysisLine(
         id=row.id,
         revision=row.revision,
@@ -190,10 +229,11 @@ def analysis_of(row: Analysis, study: Study) -> AnalysisLine:
         pack=PackLine(
             name=row.pack,
             version=row.pack_version,
-            licence=said["pack"]["licence"],
-            notice=said["pack"]["notice"],
+            licence=said["licence"],
+            notice=said["notice"],
         ),
-        findings=tuple(line for line in lines if line.present),
+        findings=lines,
+        series_number=series_numbers.get(shown.series_uid) if shown else None,
     )
 
 
@@ -217,6 +257,7 @@ def finding_lines(said: Mapping[str, Any]) -> tuple[FindingLine, ...]:
             acuity=f["acuity"],
             present=_is_present(f),
             localized=f["grounding"] is not None,
+            series_uid=f["grounding"]["series_uid"] if f["grounding"] is not None else "",
         )
         for f in said["findings"]
     )

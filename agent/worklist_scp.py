@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from agent import worklist
 from agent.settings import Level, PrioritySettings
-from agent.worklist import PageRequest, WorklistEntry
+from agent.worklist import WorklistEntry
 from db.engine import reading
 from dicom_nodes.scp.worklist import (
     Items,
@@ -23,7 +23,7 @@ from dicom_nodes.scp.worklist import (
     make_find_handler,
 )
 
-PAGE_SIZE = 200
+CHUNK = 200
 IMAGING = ("CT", "MR")
 
 #: Level -> Requested Procedure Priority (0040,1003). LOW is sent as ROUTINE: an order without
@@ -64,13 +64,8 @@ def items(
     def every(query: WorklistQuery) -> Iterator[WorklistItem]:
         now = clock()
         with reading(sessions) as session:
-            number, pages = 1, 1
-            while number <= pages:
-                page = worklist.entries(
-                    session, priority, now, None, PageRequest(number, PAGE_SIZE)
-                )
-                yield from (to_item(entry) for entry in page.entries)
-                number, pages = number + 1, page.pages
+            for entry in worklist.open_entries(session, priority, now, CHUNK):
+                yield to_item(entry)
 
     return every
 

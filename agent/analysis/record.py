@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from agent import __version__, priority
+from agent import __version__, priority, worklist_entries
 from agent import facts as study_facts
 from agent.drafting import triage_json
 from agent.priority import Decision, Opinion, Vote
 from agent.settings import Level, PrioritySettings
+from agent.workitems import following
 from db.models import Analysis, Study
 from db.queries import drafts, studies
 from db.states import ReadingState
@@ -45,6 +46,7 @@ def add(
     """Write the row of one pack's analysis, and why each series was read or not."""
     earlier = studies.current_analyses(session, study)
     decision = priority.decide(said.findings, study_facts.of(study, study.series), policy)
+    findings = said.findings.to_json()
     row = Analysis(
         id=uuid.uuid4().hex,
         study_id=study.id,
@@ -54,7 +56,8 @@ def add(
         pack_digest=said.findings.pack.digest,
         code_version=__version__,
         status=said.findings.status,
-        findings=said.findings.to_json(),
+        findings=findings,
+        summary=worklist_entries.summary_of(findings),
         priority=decision.level,
         priority_score=decision.score,
         priority_reason=decision.reason,
@@ -84,16 +87,21 @@ def set_priority(
     `complete` says that every pack and every series was heard; before that a level is only raised.
     """
     rows = studies.current_analyses(session, study)
+    study.found = worklist_entries.names_of(row.findings for row in rows)
     decision, shadow = combined(session, study, rows, policy)
     why = f"{decision.level}: {decision.reason}{_differ(decision)}"
     if shadow:
         why += " (shadow mode: recorded, the worklist keeps the ordered priority)"
     level = decision.level if not shadow else decision.ordered
-    if level is not None and not complete and study.priority and level.rank > study.priority_rank:
+    lower = bool(study.priority) and level is not None and level.rank > study.priority_rank
+    if level is not None and _reader_decides(study, level):
+        why += f"; stays {study.priority}, which a reader set"
+    elif level is not None and not complete and lower:
         why += f"; stays {study.priority} until everything was analysed"
     elif level is not None:
         why += _apply(study, level, decision, shadow=shadow)
     studies.note(session, study.id, who=who, kind="priority_set", why=why, now=now)
+    following.follow(session, study, now, policy)
     return decision
 
 
@@ -137,6 +145,16 @@ def _legacy_votes(row: Analysis) -> tuple[Vote, ...]:
 
 def _differ(decision: Decision) -> str:
     return f" (opinions differ: {decision.disagreement})" if decision.disagreement else ""
+
+
+def _reader_decides(study: Study, level: Level) -> bool:
+    """Whether a reader's word stands: about the same images always, about later ones unless raised.
+
+    The reader has seen what the model saw; what came since, nobody has.
+    """
+    if not study.human_level or study.priority != study.human_level:
+        return False
+    return study.human_revision == study.revision or level.rank >= study.priority_rank
 
 
 def _apply(study: Study, level: Level, decision: Decision, *, shadow: bool) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session, aliased, defer
 
 from db.models import Analysis, Delivery, Event, Instance, ReadingFeedback, Result, Series, Study
 from db.states import DeliveryState, ReadingState
@@ -20,38 +19,101 @@ LEVELS = ("STAT", "HIGH", "MEDIUM", "LOW")
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """What decides the place of one study, without its identity and findings."""
+class Conditions:
+    """What a study must fulfil to be shown; empty = whatever.
 
-    study_id: int
-    modalities: str
-    state: str
-    reading_state: str
-    priority: str
-    ordered_priority: str
-    waiting_since: dt.datetime
-    analysis_id: str | None
-    shadow: bool
+    Attributes:
+        text: part of the name of something found, or of the description, folded.
+    """
+
+    modality: str = ""
+    state: str = ""
+    text: str = ""
+    dead_letters: bool = False
 
 
-def candidates(session: Session, reading_states: Sequence[ReadingState]) -> list[Candidate]:
-    """All studies in these reading states, unordered, with the analysis that decides."""
+#: Name of a sort order -> what it sorts by; `order` is not among them, it needs the time of day.
+SORTS: Mapping[str, tuple[Any, ...]] = {
+    "newest": (Study.first_instance_at.desc(), Study.id.desc()),
+    "oldest": (Study.first_instance_at, Study.id),
+    "patient": (Study.patient_name, Study.first_instance_at, Study.id),
+    "score": (Study.priority_score.desc(), Study.first_instance_at, Study.id),
+}
+
+
+def matching(
+    session: Session, reading_states: Sequence[ReadingState], wanted: Conditions, sort: str
+) -> list[int]:
+    """Ids of the studies in these reading states that fulfil the conditions, sorted."""
+    query = sa.select(Study.id).where(Study.reading_state.in_(reading_states))
+    if wanted.modality:
+        each = "\\" + Study.modalities + "\\"
+        query = query.where(each.contains(f"\\{wanted.modality}\\", autoescape=True))
+    if wanted.state:
+        query = query.where(Study.state == wanted.state)
+    if wanted.text:
+        query = query.where(Study.found.contains(wanted.text, autoescape=True))
+    if wanted.dead_letters:
+        dead = sa.select(Delivery.study_id).where(Delivery.state == DeliveryState.DEAD)
+        query = query.where(Study.id.in_(dead))
+    return list(session.execute(query.order_by(*SORTS[sort])).scalars())
+
+
+def shown_analyses(session: Session, study_ids: Sequence[int]) -> dict[int, Analysis]:
+    """Study -> the analysis that stands for it on the worklist, its findings not loaded."""
     query = (
-        sa.select(
-            Study.id,
-            Study.modalities,
-            Study.state,
-            Study.reading_state,
-            Study.priority,
-            Study.ordered_priority,
-            Study.first_instance_at,
-            Analysis.id,
-            sa.func.coalesce(Analysis.shadow, sa.false()),
-        )
-        .outerjoin(Analysis, Analysis.id == _shown_analysis())
-        .where(Study.reading_state.in_(reading_states))
+        sa.select(Analysis)
+        .join(Study, Analysis.id == _shown_analysis())
+        .where(Study.id.in_(study_ids))
+        .options(defer(Analysis.findings), defer(Analysis.votes))
     )
-    return [Candidate(*row) for row in session.execute(query)]
+    return {row.study_id: row for row in session.scalars(query)}
+
+
+def findings_of(session: Session, analysis_ids: Sequence[str]) -> dict[str, str]:
+    """Analysis id -> findings JSON."""
+    if not analysis_ids:
+        return {}
+    query = sa.select(Analysis.id, Analysis.findings).where(Analysis.id.in_(analysis_ids))
+    return {row.id: row.findings for row in session.execute(query)}
+
+
+def series_numbers(session: Session, study_ids: Sequence[int]) -> dict[str, int]:
+    """Series Instance UID -> Series Number, where the series has one."""
+    query = sa.select(Series.series_uid, Series.number).where(
+        Series.study_id.in_(study_ids), Series.number.is_not(None)
+    )
+    return {uid: number for uid, number in session.execute(query) if number is not None}
+
+
+def same_patient(session: Session, studies: Sequence[Study]) -> dict[tuple[str, str], int]:
+    """(patient id, issuer) -> number of studies we know of them, for the patients of these."""
+    ids = {study.patient_id for study in studies if study.patient_id}
+    if not ids:
+        return {}
+    query = (
+        sa.select(Study.patient_id, Study.issuer_of_patient_id, sa.func.count())
+        .where(Study.patient_id.in_(ids))
+        .group_by(Study.patient_id, Study.issuer_of_patient_id)
+    )
+    return {(ident, issuer): number for ident, issuer, number in session.execute(query)}
+
+
+def priors(session: Session, study: Study, limit: int = 20) -> Sequence[Study]:
+    """Other studies of the same patient (ID and issuer), newest first; none without a patient ID."""
+    if not study.patient_id:
+        return ()
+    query = (
+        sa.select(Study)
+        .where(
+            Study.patient_id == study.patient_id,
+            Study.issuer_of_patient_id == study.issuer_of_patient_id,
+            Study.id != study.id,
+        )
+        .order_by(Study.study_date.desc(), Study.study_time.desc(), Study.id.desc())
+        .limit(limit)
+    )
+    return session.scalars(query).all()
 
 
 def studies(session: Session, ids: Sequence[int]) -> dict[int, Study]:
@@ -60,25 +122,11 @@ def studies(session: Session, ids: Sequence[int]) -> dict[int, Study]:
     return {row.id: row for row in rows}
 
 
-def analyses(session: Session, ids: Sequence[str]) -> dict[int, Analysis]:
-    """The analyses with these ids, by study."""
-    rows = session.scalars(sa.select(Analysis).where(Analysis.id.in_(ids)))
-    return {row.study_id: row for row in rows}
-
-
 def latest_analyses(session: Session, study_id: int) -> Sequence[Analysis]:
     """The analyses of a study's highest analysed revision, the one that decides first."""
     query = sa.select(Analysis).where(Analysis.study_id == study_id)
     rows = session.scalars(query.order_by(*_decides_first(Analysis))).all()
     return [row for row in rows if row.revision == rows[0].revision]
-
-
-def findings_mentioning(session: Session, text: str, analysis_ids: Sequence[str]) -> dict[str, str]:
-    """Analysis id -> findings JSON, where the JSON mentions `text` anywhere."""
-    query = sa.select(Analysis.id, Analysis.findings).where(
-        Analysis.id.in_(analysis_ids), Analysis.findings.icontains(text, autoescape=True)
-    )
-    return {row.id: row.findings for row in session.execute(query)}
 
 
 def delivery_counts(

@@ -208,8 +208,9 @@ def findings(
 def analysis(
     session: Session, study: Study, said: Findings | None = None, **values: Any
 ) -> Analysis:
-    """The analysis of the study's current revision; sets no priority on the study."""
+    """The analysis of the study's current revision; sets what was found, no priority."""
     said = said or findings(study_uid=study.study_uid)
+    study.found = "\n".join(f"{f.display}\n{f.label}".casefold() for f in said.positives)
     ident = hashlib.sha256(f"analysis {study.id} {study.revision}".encode()).hexdigest()[:32]
     row = Analysis(
         **{

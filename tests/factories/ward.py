@@ -151,8 +151,8 @@ def _others(session: Session, spool: Path, now: dt.datetime) -> None:
         session,
         now,
         9,
-        "STAT",
-        "Epidural hemorrhage 91% (urgent)",
+        "",
+        "",
         patient_name="Meyer^Jürgen",
         ordered_priority="ROUTINE",
     )

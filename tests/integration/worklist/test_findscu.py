@@ -72,7 +72,6 @@ def _ward(session: Session) -> None:
     shadow = rows.study(
         session,
         number=3,
-        priority="STAT",
         ordered_priority="HIGH",
         modalities="MR",
         first_instance_at=rows.minutes_ago(9),

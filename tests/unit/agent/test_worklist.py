@@ -91,7 +91,7 @@ def test_a_study_without_a_result_stands_where_it_was_ordered(
 
 def test_in_shadow_mode_the_model_moves_nothing(session: Session):
     """The opinion is shown; the order decides the place."""
-    shadow = _study(session, "shadow", "STAT", 5, ordered_priority="ROUTINE")
+    shadow = _study(session, "shadow", "", 5, ordered_priority="ROUTINE")
     rows.analysis(session, shadow, shadow=True)
     _study(session, "high", "HIGH", 1)
 
@@ -245,7 +245,7 @@ def test_deliveries_are_summed_up_by_what_they_mean(session: Session):
         deliveries.open,
         deliveries.dead,
         deliveries.shadow,
-    ) == (1, 2, 1, 1)
+    ) == (1, 4, 1, 1)
 
 
 def test_counts_by_level_are_of_the_whole_open_list(session: Session):

@@ -260,7 +260,7 @@ def test_every_state_can_be_shown(web: Any, state: StudyState, analysed: bool):
 def test_a_shadow_study_is_marked_and_its_opinion_shown(web: Any):
     """The level that moves it is the order's."""
     with web.sessions.begin() as session:
-        study = rows.study(session, priority="STAT", ordered_priority="ROUTINE")
+        study = rows.study(session, ordered_priority="ROUTINE")
         rows.analysis(session, study, shadow=True)
 
     shown = _text(web.client().get("/").text)
@@ -303,7 +303,7 @@ def test_the_page_only_reads(web: Any):
     client.get("/")
     client.get(f"/studies/{study.key}")
 
-    assert {"BEGIN", "SELECT"} >= set(statements)
+    assert {"BEGIN", "SELECT", "WITH"} >= set(statements)
     assert "SELECT" in statements
 
 
