@@ -35,6 +35,12 @@ log = structlog.get_logger(__name__)
 WHO = "composing"
 #: Words a draft from the findings of every pack that read the study.
 Template = Callable[[Sequence[Findings], ClinicalContext], Draft]
+#: Locates findings of a claimed study before its objects are made; nothing of it may fail.
+Explain = Callable[[claims.Claim, str], None]
+
+
+def explain_nothing(_claim: claims.Claim, _owner: str) -> None:
+    """Findings stay as the analysis gave them."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class ComposingRoom:
     """The pack whose report carries the draft, where it read the study."""
     tell: Tell = tell_nobody
     """Told that the results are there, in the transaction that puts them into the outbox."""
+    explain: Explain = explain_nothing
 
     def run(self, claim: claims.Claim, owner: str) -> None:
         """Compose what each analysis says, then commit Result and Delivery rows together.
@@ -60,6 +67,7 @@ class ComposingRoom:
         Raises:
             ComposeError: the report could not be made; the priority is committed all the same.
         """
+        self.explain(claim, owner)
         with reading(self.sessions) as session:
             study = studies.get(session, claim.study_id)
             analyses = _current_analyses(session, study)

@@ -37,6 +37,10 @@ class AnalysisInterrupted(AnalysisError):
     """The agent stops while a study is analysed; the next start takes it up again."""
 
 
+class ExplanationYielded(AnalysisError):
+    """An explanation was given up because a study waited for the model."""
+
+
 class ComposeError(AgentError):
     """A result object could not be composed."""
 

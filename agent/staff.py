@@ -7,10 +7,11 @@ from typing import Protocol
 
 from sqlalchemy.orm import Session
 
-from agent import composing, rooms
+from agent import composing, explaining, rooms
 from agent.analysis.process import InferenceProcess, InlineEngine
 from agent.analysis.provisional import ProvisionalRoom, ProvisionalWorker
 from agent.analysis.room import FAMILY_MIN_SERIES, AnalysisRoom, Tell
+from agent.composing import explain_nothing
 from agent.composition import Composition
 from agent.delivery import outbox as delivery
 from agent.delivery.announcements import Kind
@@ -25,6 +26,8 @@ from agent.routing.room import RoutingRoom
 from agent.worker import Observe, Worker, WorkerSettings
 from db.models import Analysis, Study
 
+#: Studies composed at once where one of them may be explained for a minute.
+COMPOSERS = 2
 #: Drafts under way at once against servers; in this process there is one model.
 DRAFTS_AT_ONCE = 4
 
@@ -44,6 +47,7 @@ class Works(Protocol):
 def workers(base: Foundation, analyser: Analyser, outbox: Outbox) -> list[Works]:
     """One worker for the model, one for the quick rooms, so that neither waits for the other.
 
+    Where findings are explained before their objects are made, composing has workers of its own.
     Beside the flow: one for provisional priorities and some for drafts, where they are configured.
     """
     config, composition = base.config, _composition(base)
@@ -57,15 +61,23 @@ def workers(base: Foundation, analyser: Analyser, outbox: Outbox) -> list[Works]
         join_order=lambda session, study, now: joining.join(session, study, orders, now),
     )
     analysis = _analysis(base, analyser)
-    results = _composing(base, composition, outbox)
+    explain = _explaining(base, analyser)
+    results = _composing(base, composition, outbox, explain)
     flow = rooms.flow(
         routing.run, analysis.run, results.run, analysis.run_many, inference.batch_studies
     )
-    model = [room for room in flow if room.name == "analysis"]
-    quick = [room for room in flow if room.name != "analysis"]
+    slow = {"analysis"} if explain is explain_nothing else {"analysis", "composing"}
+    posts = [
+        ("model", [room for room in flow if room.name == "analysis"]),
+        ("rooms", [room for room in flow if room.name not in slow]),
+        *(
+            (f"results{number}", [room for room in flow if room.name == "composing"])
+            for number in range(COMPOSERS * ("composing" in slow))
+        ),
+    ]
     staff: list[Works] = [
         Worker(part, base.sessions, _settings(base, name), base.clock, _observer(base))
-        for name, part in (("model", model), ("rooms", quick))
+        for name, part in posts
     ]
     if config.assembly.provisional:
         room = _provisional(base, composition, analyser, outbox)
@@ -129,8 +141,32 @@ def _composition(base: Foundation) -> Composition:
     )
 
 
+def _explaining(base: Foundation, analyser: Analyser) -> composing.Explain:
+    """The step that locates findings, where a configured pack needs one and it is wanted."""
+    from inference import registry
+    from inference.explain.options import ExplainOptions
+
+    settings = base.config.inference
+    explains = {n for n, m in base.manifests.items() if registry.family(m.family).explain}
+    if not settings.lime_samples or not explains:
+        return explain_nothing
+    return explaining.ExplainingStep(
+        sessions=base.sessions,
+        spool=base.spool.root,
+        analyser=analyser,
+        packs=explains,
+        options=ExplainOptions(
+            samples=settings.lime_samples,
+            series=settings.lime_series,
+            findings=base.config.results.max_segments,
+            seconds=min(settings.lime_seconds, settings.timeout_s / 2),
+        ),
+        clock=base.clock,
+    ).run
+
+
 def _composing(
-    base: Foundation, composition: Composition, outbox: Outbox
+    base: Foundation, composition: Composition, outbox: Outbox, explain: composing.Explain
 ) -> composing.ComposingRoom:
     report, triage = base.config.report, base.config.triage
     return composing.ComposingRoom(
@@ -142,6 +178,7 @@ def _composing(
         model_follows=report.backend != "template" or triage.enabled,
         report_pack=report.pack,
         tell=tell(base, Kind.REPORT),
+        explain=explain,
     )
 
 

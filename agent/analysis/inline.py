@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from inference.engine import Engine
+    from inference.explain.options import ExplainOptions
     from inference.findings import Findings
     from inference.report.tokens import VisualTokens
     from inference.study import StudyInput
@@ -53,6 +54,21 @@ class InlineEngine:
             InferenceError: a pack or the device cannot be used.
         """
         return self._ready().analyse_many(studies, self._names[pack], progress)
+
+    def explain(
+        self,
+        study: StudyInput,
+        pack: str,
+        findings: Findings,
+        options: ExplainOptions,
+        progress: Progress | None = None,
+    ) -> Findings:
+        """Findings with groundings that cost more than the analysis itself.
+
+        Raises:
+            InferenceError: a pack or the device cannot be used.
+        """
+        return self._ready().explain(study, self._names[pack], findings, options, progress)
 
     def visual_tokens(
         self, study: StudyInput, pack: str, progress: Progress | None = None

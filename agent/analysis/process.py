@@ -1,7 +1,8 @@
 """The inference process: a child that owns the models, so that its crash is not the agent's.
 
-The parent sends one `_Request` and waits for (kind, value) messages: progress texts, then one
-answer. A child that dies or exceeds its time is replaced; the studies are tried again.
+The parent sends one `Request` and waits for (kind, value) messages: progress texts, then one
+answer. A child that dies or exceeds its time is replaced; the studies are tried again. An
+explanation is told to stop when a study waits for its turn.
 """
 
 from __future__ import annotations
@@ -9,25 +10,23 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from agent import faults
+from agent.analysis.child import YIELD, Request, main
 from agent.analysis.inline import InlineEngine, Progress
-from agent.errors import AnalysisError, AnalysisInterrupted
-from inference.errors import DeviceError
+from agent.errors import AnalysisError, AnalysisInterrupted, ExplanationYielded
 from inference.findings import Findings
 from inference.study import StudyInput
 
 if TYPE_CHECKING:
+    from inference.explain.options import ExplainOptions
     from inference.report.tokens import VisualTokens
 
 __all__ = ["InferenceProcess", "InlineEngine"]
@@ -40,31 +39,6 @@ STOP_S = 5.0
 
 def _nothing() -> None:
     """The default preparation of a child."""
-
-
-@dataclass(frozen=True)
-class _Request:
-    """What the child is asked: a method of `InlineEngine` over studies."""
-
-    method: str
-    studies: tuple[StudyInput, ...]
-    pack: str
-
-    def answer(self, engine: InlineEngine, progress: Progress) -> Any:
-        """The method's answer as it crosses the border: findings as the text that is stored."""
-        if self.method == "analyse_many":
-            found = engine.analyse_many(self.studies, self.pack, progress)
-            return [findings.to_json() for findings in found]
-        (study,) = self.studies
-        if self.method == "visual_tokens":
-            return engine.visual_tokens(study, self.pack, progress)
-        return engine.analyse(study, self.pack, progress).to_json()
-
-    def decode(self, value: Any) -> Any:
-        """The inverse, in the parent."""
-        if self.method == "analyse_many":
-            return [Findings.from_json(text) for text in value]
-        return value if self.method == "visual_tokens" else Findings.from_json(value)
 
 
 class InferenceProcess:
@@ -93,6 +67,7 @@ class InferenceProcess:
         self._on_restart = on_restart
         self._prepare = prepare
         self._lock = threading.Lock()
+        self._waiting: set[int] = set()  # threads whose request is more urgent than explanations
         self._child: Any = None
         self._connection: Connection | None = None
         self._stopping = False
@@ -126,7 +101,7 @@ class InferenceProcess:
                 analyse with this pack at all.
             AnalysisInterrupted: `stop` was called meanwhile.
         """
-        found: Findings = self._ask(_Request("analyse", (study,), pack), progress)
+        found: Findings = self._ask(Request("analyse", (study,), pack), progress)
         return found
 
     def analyse_many(
@@ -141,7 +116,26 @@ class InferenceProcess:
         """
         if not studies:
             return []
-        found: list[Findings] = self._ask(_Request("analyse_many", tuple(studies), pack), progress)
+        found: list[Findings] = self._ask(Request("analyse_many", tuple(studies), pack), progress)
+        return found
+
+    def explain(
+        self,
+        study: StudyInput,
+        pack: str,
+        findings: Findings,
+        options: ExplainOptions,
+        progress: Progress | None = None,
+    ) -> Findings:
+        """Findings with groundings, made in the child unless another request comes.
+
+        Raises:
+            ExplanationYielded: one came.
+            AnalysisError: as `analyse`.
+            AnalysisInterrupted: `stop` was called meanwhile.
+        """
+        subject = (findings.to_json(), options)
+        found: Findings = self._ask(Request("explain", (study,), pack, subject), progress)
         return found
 
     def visual_tokens(
@@ -153,7 +147,7 @@ class InferenceProcess:
             AnalysisError: as `analyse`; also where the pack or this version cannot make them.
             AnalysisInterrupted: `stop` was called meanwhile.
         """
-        found: VisualTokens = self._ask(_Request("visual_tokens", (study,), pack), progress)
+        found: VisualTokens = self._ask(Request("visual_tokens", (study,), pack), progress)
         return found
 
     def stop(self) -> None:
@@ -161,8 +155,8 @@ class InferenceProcess:
         self._stopping = True
         self._end_child()
 
-    def _ask(self, request: _Request, progress: Progress | None) -> Any:
-        with self._lock:
+    def _ask(self, request: Request, progress: Progress | None) -> Any:
+        with self._turn(urgent=request.subject is None):
             if self._stopping:
                 raise _interrupted()
             connection = self._ensure_child()
@@ -177,16 +171,37 @@ class InferenceProcess:
                     f"the inference process died (exit code {code}); it is started again"
                 ) from error
 
-    def _answer(self, connection: Connection, request: _Request, progress: Progress | None) -> Any:
+    @contextlib.contextmanager
+    def _turn(self, *, urgent: bool) -> Iterator[None]:
+        """The child for one request; an explanation that has it sees that somebody waits."""
+        me = threading.get_ident()
+        if urgent:
+            self._waiting.add(me)
+        try:
+            self._lock.acquire()
+        finally:
+            self._waiting.discard(me)
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _answer(self, connection: Connection, request: Request, progress: Progress | None) -> Any:
         allowed_s = self._timeout_s * len(request.studies)
         deadline = time.monotonic() + allowed_s
+        told = request.subject is None
         while True:
+            if self._waiting and not told:
+                connection.send(YIELD)
+                told = True
             if connection.poll(POLL_S):
                 kind, value = connection.recv()
                 if kind == "answer":
                     return request.decode(value)
                 if kind == "error":
                     raise AnalysisError(value)
+                if kind == YIELD:
+                    raise ExplanationYielded(value)
                 if progress is not None:
                     progress(value)
             elif time.monotonic() > deadline:
@@ -206,7 +221,7 @@ class InferenceProcess:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         self._child = context.Process(
-            target=_child_main,
+            target=main,
             args=(theirs, self._packs, self._device, os.getpid(), self._prepare),
             name="inference",
             daemon=True,
@@ -232,43 +247,5 @@ class InferenceProcess:
         return int(child.exitcode) if child.exitcode is not None else None
 
 
-def _child_main(
-    connection: Connection,
-    packs: Mapping[str, Path],
-    device: str,
-    parent: int,
-    prepare: Callable[[], None],
-) -> None:
-    """Serve studies until the parent closes the pipe, asks us to stop, or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
-    prepare()
-    import inference.engine  # noqa: F401  now, so that the first study finds the libraries loaded
-
-    engine = InlineEngine(packs, device)
-    with contextlib.suppress(EOFError, OSError):
-        while _serve(engine, connection, connection.recv()):
-            pass
-
-
-def _serve(engine: InlineEngine, connection: Connection, request: _Request) -> bool:
-    """Answer one request; False when this process is of no use any more."""
-    try:
-        answer = request.answer(engine, lambda text: connection.send(("progress", text)))
-    except Exception as error:  # noqa: BLE001  the edge of the child: the parent records it
-        connection.send(("error", faults.describe(error)))
-        return not isinstance(error, DeviceError)  # only a new process gets a new device context
-    connection.send(("answer", answer))
-    return True
-
-
 def _interrupted() -> AnalysisInterrupted:
     return AnalysisInterrupted("the agent stops; the study is taken up again at the next start")
-
-
-def _exit_with(parent: int) -> None:
-    """Leave when the parent is gone, in the middle of a study too: its lease will free it."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(3)

@@ -13,11 +13,12 @@ import pytest
 from factories import hospital, model_packs, peers
 from factories.hospital import Sample
 
-from agent.analysis import process
+from agent.analysis import child, process
 from agent.analysis.process import InferenceProcess, InlineEngine
-from agent.errors import AnalysisError, AnalysisInterrupted
+from agent.errors import AnalysisError, AnalysisInterrupted, ExplanationYielded
 from inference.errors import DeviceError, PackError
-from inference.findings import Findings, Status
+from inference.explain.options import ExplainOptions
+from inference.findings import Findings, PackRef, Status
 from inference.study import SeriesInput, StudyInput
 
 
@@ -183,8 +184,8 @@ def test_child_tells_errors_in_safe_words_and_leaves_a_broken_device(
             raise error
 
     connection: Any = Connection()
-    request = process._Request("analyse", (study,), "test")
-    assert process._serve(Broken({}, "cpu"), connection, request) is goes_on
+    request = child.Request("analyse", (study,), "test")
+    assert child._serve(Broken({}, "cpu"), connection, request) is goes_on
 
     ((kind, words),) = connection.sent
     assert kind == "error"
@@ -203,9 +204,91 @@ def test_one_pack_may_be_configured_twice(pack: Path, study: StudyInput) -> None
 def test_child_leaves_when_its_parent_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also in the middle of a study, so that no orphan holds the GPU."""
     left = threading.Event()
-    monkeypatch.setattr(process.os, "getppid", lambda: 1)
-    monkeypatch.setattr(process.os, "_exit", lambda _code: left.set())
+    monkeypatch.setattr(child.os, "getppid", lambda: 1)
+    monkeypatch.setattr(child.os, "_exit", lambda _code: left.set())
 
-    process._exit_with(parent=2)
+    child._exit_with(parent=2)
 
     assert left.is_set()
+
+
+NOTHING = Findings("1.2", Status.SUCCEEDED, PackRef("test", "1", "", "", ""))
+
+
+class Pipe:
+    """The child's end of the pipe; says `word` as soon as it is asked."""
+
+    def __init__(self, word: str) -> None:
+        self.sent: list[Any] = []
+        self._words = [word]
+
+    def send(self, message: Any) -> None:
+        """Keep it."""
+        self.sent.append(message)
+
+    def poll(self) -> bool:
+        """Whether it has something to say."""
+        return bool(self._words)
+
+    def recv(self) -> str:
+        """What it says."""
+        return self._words.pop()
+
+
+def test_child_gives_an_explanation_up_when_it_is_told_to(study: StudyInput) -> None:
+    """At its next step; a word that comes after the answer is no request."""
+
+    class Slow(InlineEngine):
+        def explain(self, *arguments: Any) -> Findings:
+            arguments[-1]("one of many samples")
+            pytest.fail("it went on")
+
+    pipe: Any = Pipe(child.YIELD)
+    subject = (NOTHING.to_json(), ExplainOptions())
+    request = child.Request("explain", (study,), "test", subject)
+    assert child._serve(Slow({}, "cpu"), pipe, request)
+    assert [kind for kind, _ in pipe.sent] == ["progress", child.YIELD]
+    assert child._serve(Slow({}, "cpu"), pipe, child.YIELD)
+
+
+def test_a_study_that_waits_ends_an_explanation(made: Any, study: StudyInput) -> None:
+    """The parent tells the child at once; without anybody waiting it tells it nothing."""
+    inference = made()
+    ours, told = FakeConnection(), list[str]()
+    ours.send = told.append  # type: ignore[method-assign]
+    request = child.Request("explain", (study,), "test", (NOTHING.to_json(), ExplainOptions()))
+    ours.answers = [("progress", "1 of 9"), ("answer", NOTHING.to_json())]
+    assert inference._answer(ours, request, None) == NOTHING
+    assert told == []
+
+    inference._waiting.add(1)
+    ours.answers = [("progress", "1 of 9"), (child.YIELD, "another study waited")]
+    with pytest.raises(ExplanationYielded):
+        inference._answer(ours, request, None)
+    assert told == [child.YIELD]
+
+
+class FakeConnection:
+    """The parent's end of the pipe, with its answers prepared."""
+
+    answers: list[tuple[str, str]]
+
+    def send(self, message: str) -> None:
+        """Replaced by the test."""
+        raise NotImplementedError
+
+    def poll(self, _timeout_s: float) -> bool:
+        """There is always an answer."""
+        return True
+
+    def recv(self) -> tuple[str, str]:
+        """The next one."""
+        return self.answers.pop(0)
+
+
+def test_a_pack_that_needs_no_explanation_gives_its_findings_back(
+    pack: Path, study: StudyInput
+) -> None:
+    """Attention grounds NeuroVFM's findings already."""
+    engine = InlineEngine({"test": pack}, "cpu")
+    assert engine.explain(study, "test", NOTHING, ExplainOptions()) == NOTHING
