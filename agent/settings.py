@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import (
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     model_validator,
 )
 
 from agent.section import Section
-from agent.settings_arrival import (
 from agent.settings_access import (
     AuditSettings,
     OidcSettings,
@@ -22,6 +22,7 @@ from agent.settings_access import (
     SessionSettings,
     WebAccess,
 )
+from agent.settings_arrival import (
     CommitmentPeer,
     CommitmentSettings,
     ExpectedProtocol,
@@ -34,8 +35,8 @@ from agent.settings_report import ReportSettings, TriageSettings
 #: Sections of other modules that are part of this one's vocabulary.
 __all__ = [
     "AETitle",
-    "CommitmentPeer",
     "AuditSettings",
+    "CommitmentPeer",
     "CommitmentSettings",
     "ExpectedProtocol",
     "ExpectedSeries",
@@ -45,18 +46,18 @@ __all__ = [
     "Level",
     "MwlSettings",
     "Network",
-    "OrderFields",
     "OidcSettings",
-    "Port",
+    "OrderFields",
     "PasswordSettings",
+    "Port",
     "Regex",
     "ReportSettings",
     "Section",
-    "TlsSettings",
     "SessionSettings",
+    "TlsSettings",
     "TriageSettings",
-]
     "WebAccess",
+]
 
 
 class StorageSettings(Section):
@@ -205,6 +206,12 @@ class InferenceSettings(Section):
     max_attempts: PositiveInt = 3
     batch_studies: PositiveInt = 1
     """Waiting studies of the same pack that are analysed together; worth it on a GPU."""
+    lime_samples: NonNegativeInt = 200
+    """Variants of a series from which a present finding is located (Prima); 0 = off."""
+    lime_series: PositiveInt = 2
+    """Series of a study that are explained, those that matter most first."""
+    lime_seconds: PositiveFloat = 60.0
+    """Time for it; what was sampled by then counts."""
     lease_s: PositiveFloat = 120.0
     """Renewed while a study is worked on; a study of a vanished worker is given back after it."""
 
