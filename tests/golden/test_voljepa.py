@@ -18,7 +18,11 @@ from training.voljepa.steps import JepaTrainer, make_optimizer
 CASE = golden.case("n5_voljepa")
 META = golden.meta("n5_voljepa")
 VARIANTS = META["masks"]["variants"]
-WINDOWS = (Window.MRI, Window.BLOOD, Window.MRI)
+WINDOWS = [
+    next((w for w in Window if w.value in item["path"]), Window.MRI) for item in META["items"]
+]
+TRAINING = META["config"]["training_params"]
+STEPS = TRAINING["num_it_per_ep"] * TRAINING["num_ep_total"]
 whole = pytest.mark.skipif(
     not (CASE / "init.ckpt").is_file(), reason="the compact golden set holds no n5 checkpoint"
 )
@@ -53,11 +57,8 @@ def test_masks_are_the_references(name: str) -> None:
 def test_schedules_are_the_references() -> None:
     """Learning rates of pretraining and tuning, and the teacher's momentum, at every step."""
     wanted = golden.arrays(CASE / "schedules.npz")
-    pretraining = CosineWarmup(
-        3.75e-4, 1e-4, 1e-6, steps=200, warm_up=0.1, cycles=0.5, stretch=1.25
-    )
+    pretraining, momentum = _pretraining_schedules()
     tuning = CosineWarmup(2e-5, 2e-6, 2e-9, steps=200, warm_up=0.03, cycles=1.0)
-    momentum = Momentum(steps=200, stretch=1.25)
 
     for rate, name in (
         (pretraining, "pretrain_lr"),
@@ -88,10 +89,7 @@ def test_one_forward_and_backward_give_the_references_numbers() -> None:
 def test_three_steps_end_in_the_references_weights() -> None:
     """Order of teacher, student, clipping, optimizer and schedules is the published one."""
     model = _model()
-    params = META["config"]["training_params"]
-    steps = params["num_it_per_ep"] * params["num_ep_total"]
-    rate = CosineWarmup(3.75e-4, 1e-4, 1e-6, steps, warm_up=0.1, cycles=0.5, stretch=1.25)
-    trainer = JepaTrainer(model, make_optimizer(model), rate, Momentum(steps, stretch=1.25))
+    trainer = JepaTrainer(model, make_optimizer(model), *_pretraining_schedules())
     masks = golden.arrays(CASE / "masks_real_items.npz")
     for call, record in enumerate(META["trainer_3_steps"]["records"]):
         named = {key[:-1]: value for key, value in masks.items() if key.endswith(str(call))}
@@ -105,6 +103,22 @@ def test_three_steps_end_in_the_references_weights() -> None:
     for name, value in golden.arrays(CASE / "after_3_steps.npz").items():
         close = golden.tolerance(META["tolerance"]["after_3_steps"])
         np.testing.assert_allclose(after[name.removeprefix("model.")], value, **close)
+
+
+def _pretraining_schedules() -> tuple[CosineWarmup, Momentum]:
+    """As the case's own configuration says."""
+    rates, shape = META["config"]["opt_cf"]["params"], META["config"]["schd_cf"]["params"]
+    rate = CosineWarmup(
+        peak=rates["lr"],
+        start=rates["start_lr"],
+        final=rates["final_lr"],
+        steps=STEPS,
+        warm_up=shape["num_warmup_steps"],
+        cycles=shape["num_cycles"],
+        stretch=shape["ipe_scale"],
+    )
+    first, last = META["config"]["ema_beta"]
+    return rate, Momentum(STEPS, first, last, stretch=shape["ipe_scale"])
 
 
 def _model() -> VolJepa:
