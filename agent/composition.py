@@ -13,6 +13,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from agent import priors
 from agent.analysis import record
 from agent.analysis.room import study_input
 from agent.priority import Decision
@@ -88,6 +89,7 @@ class Composition:
             provisional=analysis.provisional,
             draft=edition.draft,
             edition=edition.name,
+            comparison=self._comparison(session, study, analysis),
         )
 
     def files(
@@ -136,6 +138,11 @@ class Composition:
         )
         session.add(row)
         return row
+
+    def _comparison(self, session: Session, study: Study, analysis: Analysis) -> str:
+        """What changed since an earlier study, in words."""
+        found = priors.compare(session, study, analysis)
+        return found.text if found else ""
 
     def _statement(
         self, session: Session, study: Study, analysis: Analysis, *, triaged: bool

@@ -11,7 +11,7 @@ from typing import Any
 from agent.settings import Level
 from db.models import Analysis, Study
 from db.states import OPEN_DELIVERIES, DeliveryState
-from inference.findings import Acuity
+from inference.findings import ATTENTION, Acuity
 
 ACUITIES = [acuity.value for acuity in Acuity]
 """Urgent first."""
@@ -61,6 +61,9 @@ class FindingLine:
     localized: bool
     series_uid: str = ""
     """Where the model looked; empty when it cannot be shown."""
+    method: str = ""
+    """How that is known: by its attention, or by LIME; with how well LIME's fit predicts."""
+    fit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,7 @@ def study_of(study: Study) -> StudyLine:
 
 
 def summary_of(findings: str) -> str:
-    """What a line of the worklist shows of a findings JSON, without the maps: `Analysis.summary`."""
+    """What the worklist shows of a findings JSON, without the maps: `Analysis.summary`."""
     said = json.loads(findings)
     return json.dumps(
         {
@@ -258,6 +261,8 @@ def finding_lines(said: Mapping[str, Any]) -> tuple[FindingLine, ...]:
             present=_is_present(f),
             localized=f["grounding"] is not None,
             series_uid=f["grounding"]["series_uid"] if f["grounding"] is not None else "",
+            method=f["grounding"].get("method", ATTENTION) if f["grounding"] is not None else "",
+            fit=f["grounding"].get("fit") if f["grounding"] is not None else None,
         )
         for f in said["findings"]
     )

@@ -62,6 +62,8 @@ DRAFT_EXAM = local("DRAFT-EXAM", "Drafted examination (unverified)")
 DRAFT_FINDING = local("DRAFT-FINDING", "Drafted finding (unverified)")
 DRAFT_LEFT_OUT = local("DRAFT-LEFT-OUT", "Drafted sentences left out")
 PROVISIONAL = local("PROVISIONAL", "Provisional result")
+PRIOR_COMPARISON = local("PRIOR-COMPARE", "Change since an earlier study")
+EXPLANATION_FIT = local("EXPLANATION-FIT", "Method and fit of the explanation")
 STATUS_REASON = local("STATUS-REASON", "Reason for incomplete analysis")
 LEVELS = {
     "STAT": local("STAT", "Read immediately"),

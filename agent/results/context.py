@@ -98,6 +98,7 @@ class ResultContext:
         provisional: the study was not complete when it was analysed.
         draft: the drafted report that the SR carries as its narrative.
         edition: which report of this analysis it is, see `EDITIONS`.
+        comparison: what changed since an earlier study, in words; empty without one.
     """
 
     analysis_id: str
@@ -112,6 +113,7 @@ class ResultContext:
     provisional: bool = False
     draft: Draft | None = None
     edition: str = ""
+    comparison: str = ""
 
     def uid(self, role: str, kind: str, label: str = "") -> str:
         """The UID of something in this analysis, e.g. ``uid("series", "seg", "hemorrhage")``."""

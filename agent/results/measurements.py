@@ -17,7 +17,7 @@ from agent.results import context as contexts
 from agent.results import equipment, seg
 from agent.results.material import Material
 from agent.results.text import plain
-from inference.findings import Finding, Status
+from inference.findings import LIME, Finding, Grounding, Status
 
 Group = (
     sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
@@ -48,6 +48,7 @@ def study_group(context: contexts.ResultContext) -> sr.MeasurementsAndQualitativ
     for voice in priority.voices:
         add_text(group[0], concepts.PRIORITY_VOICE, voice)
     add_text(group[0], concepts.PRIORITY_DIFFERENCE, priority.disagreement)
+    add_text(group[0], concepts.PRIOR_COMPARISON, context.comparison)
     if findings.status is not Status.SUCCEEDED:
         add_text(group[0], concepts.STATUS_REASON, findings.reason)
     return group
@@ -101,6 +102,7 @@ def located_group(
         ],
         measurements=[_certainty(finding)],
     )
+    add_text(group[0], concepts.EXPLANATION_FIT, _fit(finding.grounding))
     if attention is not None:
         group[0].ContentSequence.append(_visual_explanation(attention))
     return group
@@ -150,6 +152,16 @@ def _certainty(finding: Finding) -> sr.Measurement:
         name=concepts.CERTAINTY,
         value=round(100 * finding.probability, 1),
         unit=codes.UCUM.Percent,
+    )
+
+
+def _fit(grounding: Grounding) -> str:
+    """Nothing for attention, which is the model's own."""
+    if grounding.method != LIME or grounding.fit is None:
+        return ""
+    return (
+        "LIME: places whose presence speaks for the finding; its linear fit explains "
+        f"{max(grounding.fit, 0):.0%} of the variance of answers it has not seen"
     )
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from agent.results.canvas import SCALE, TEXT, Canvas, Color, shorten
-from agent.results.text import plain
+from agent.results.text import evidence, plain
 from inference.findings import Acuity, Finding, Status
 
 WIDTH, HEIGHT = 1280, 960
@@ -189,7 +189,9 @@ def _picture(canvas: Canvas, content: Content) -> None:
     canvas.text(left + 8, top + size[1] / SCALE / 2 + 8, content.sides[0], 22, bold=True)
     canvas.text(left + size[0] / SCALE / 2, top + 26, content.sides[1], 22, bold=True, anchor="ms")
     canvas.text(x + 14, y + 476, shorten(content.caption, 18, side - 28), 18)
-    legend = "Warm colors: attention of the model. Line: threshold of the mask."
+    kinds = {evidence(finding) for finding in content.findings if finding.grounding}
+    what = kinds.pop() if len(kinds) == 1 else "attention"
+    legend = f"Warm colors: {what} of the model. Line: threshold of the mask."
     canvas.text(x + 14, y + 499, legend, 15, QUIET)
 
 

@@ -19,7 +19,7 @@ from pydicom.sr.codedict import codes
 from agent.results import context as contexts
 from agent.results import headers, identity, masks, planes
 from agent.results.material import Material, SourceStack
-from agent.results.text import plain
+from agent.results.text import evidence, plain
 from inference.findings import Finding, Grounding
 
 log = structlog.get_logger(__name__)
@@ -47,15 +47,15 @@ def _map(
     assert finding.grounding is not None  # noqa: S101
     frame = stack.frames[0]
     coarseness = -(-max(frame.rows, frame.columns) // context.options.map_pixels)
-    naming = headers.Naming("pm", finding.label, f"AI {finding.display} attention", index)
+    naming = headers.Naming("pm", finding.label, f"AI {finding.display} {evidence(finding)}", index)
     dataset = hd.pm.ParametricMap(
         source_images=planes.stand_ins(stack, range(len(stack.frames)), coarseness),
         pixel_array=_saliency(finding.grounding, planes.grid(stack, coarseness)),
         contains_recognizable_visual_features=False,
-        real_world_value_mappings=[_mapping()],
+        real_world_value_mappings=[_mapping(finding)],
         voi_lut_transformations=[hd.VOILUTTransformation(window_center=0.5, window_width=1.0)],
         content_label="AI_SALIENCY",
-        content_description=plain(f"AI attention: {finding.display}", 64),
+        content_description=plain(f"AI {evidence(finding)}: {finding.display}", 64),
         content_creator_name=identity.CREATOR,
         content_qualification="RESEARCH",
         **headers.constructor_arguments(context, naming),
@@ -74,10 +74,10 @@ def _saliency(grounding: Grounding, grid: planes.Grid) -> npt.NDArray[np.float32
     return values
 
 
-def _mapping() -> hd.pm.RealWorldValueMapping:
+def _mapping(finding: Finding) -> hd.pm.RealWorldValueMapping:
     return hd.pm.RealWorldValueMapping(
         lut_label="SALIENCY",
-        lut_explanation="AI attention, 0 to 1",
+        lut_explanation=f"AI {evidence(finding)}, 0 to 1",
         unit=codes.UCUM.NoUnits,
         value_range=(0.0, 1.0),
         slope=1.0,

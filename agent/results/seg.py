@@ -18,13 +18,13 @@ from agent.results import codes as concepts
 from agent.results import context as contexts
 from agent.results import equipment, headers, identity, masks, planes
 from agent.results.material import Material, SourceStack
-from agent.results.text import plain
+from agent.results.text import evidence, plain
 from inference.findings import Finding
 
 log = structlog.get_logger(__name__)
 
 DESCRIPTION = (
-    "Area where the attention of the model for this finding reaches its threshold. "
+    "Area where the {what} of the model for this finding reaches its threshold. "
     "AI generated, not reviewed by a physician, not a measured outline. Research use only."
 )
 COLORS = (
@@ -67,12 +67,14 @@ def _segmentation(
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[_segment(context, finding, index)],
         content_label="AI_AREA",
-        content_description=plain(f"AI attention area: {finding.display}", 64),
+        content_description=plain(f"AI {evidence(finding)} area: {finding.display}", 64),
         content_creator_name=identity.CREATOR,
         **headers.constructor_arguments(context, naming),
     )
     planes.point_at_source(dataset, stack)
     _identify_segment_per_frame(dataset)
+    described = DESCRIPTION.format(what=evidence(finding))
+    dataset.SegmentSequence[0].SegmentDescription = described
     return headers.finish(dataset, context, template, naming)
 
 
@@ -82,7 +84,7 @@ def _segment(
     pack = context.findings.pack
     return hd.seg.SegmentDescription(
         segment_number=1,
-        segment_label=plain(f"{finding.display} (AI attention)", 64),
+        segment_label=plain(f"{finding.display} (AI {evidence(finding)})", 64),
         segmented_property_category=concepts.ABNORMAL_STRUCTURE,
         segmented_property_type=concepts.segment_type(finding),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
@@ -116,4 +118,3 @@ def _identify_segment_per_frame(dataset: Dataset) -> None:
         item = Dataset()
         item.ReferencedSegmentNumber = 1
         frame.SegmentIdentificationSequence = [item]
-    dataset.SegmentSequence[0].SegmentDescription = DESCRIPTION

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
+from inference.findings import LIME, Finding
+
 RESEARCH = "RESEARCH USE ONLY"
 STATEMENT = "AI generated; not reviewed by a physician; research use only"
 """At most 64 characters: it goes into CompletionFlagDescription (LO)."""
@@ -16,6 +18,12 @@ _REPLACED = {
     "\N{HORIZONTAL ELLIPSIS}": "...",
     "\N{LATIN SMALL LETTER SHARP S}": "ss",
 }
+
+
+def evidence(finding: Finding) -> str:
+    """What the map of a located finding is."""
+    located = finding.grounding
+    return "LIME evidence" if located is not None and located.method == LIME else "attention"
 
 
 def plain(text: str, limit: int = 1024) -> str:

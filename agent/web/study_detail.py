@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from agent import worklist
+from agent import priors, worklist
 from agent.drafting import triage_json
 from agent.settings import PrioritySettings
+from agent.web.answers import ModelAnswers, answers_of
 from agent.worklist import WorklistEntry
 from agent.worklist_entries import FindingLine, finding_lines
 from db.models import Analysis, Study
@@ -57,6 +58,8 @@ class AnalysisDetail:
     provisional: bool
     created_at: dt.datetime
     findings: tuple[FindingLine, ...]
+    answers: ModelAnswers | None = None
+    """Charts, where the model publishes scores."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ def study_detail(
     return StudyDetail(
         entry=entry,
         series=_series(session, study, record.analyses),
-        analyses=tuple(_analysis(a) for a in reversed(record.analyses)),
+        analyses=tuple(_analysis(session, study, a) for a in reversed(record.analyses)),
         results=tuple(
             ResultDetail(r.kind, r.label, r.sop_uid, r.size_bytes, r.created_at)
             for r in reversed(record.results)
@@ -247,7 +250,7 @@ def _series(
     return tuple(details)
 
 
-def _analysis(row: Analysis) -> AnalysisDetail:
+def _analysis(session: Session, study: Study, row: Analysis) -> AnalysisDetail:
     said = json.loads(row.findings)
     return AnalysisDetail(
         id=row.id,
@@ -267,4 +270,5 @@ def _analysis(row: Analysis) -> AnalysisDetail:
         provisional=row.provisional,
         created_at=row.created_at,
         findings=finding_lines(said),
+        answers=answers_of(said, priors.compare(session, study, row)),
     )
