@@ -174,18 +174,12 @@ def _composing(
         composition=composition,
         clock=base.clock,
         wake_outbox=outbox.wake,
-        template=_template() if report.enabled else None,
+        template=guarding.worded if report.enabled else None,
         model_follows=report.backend != "template" or triage.enabled,
         report_pack=report.pack,
         tell=tell(base, Kind.REPORT),
         explain=explain,
     )
-
-
-def _template() -> composing.Template:
-    from inference.report import template
-
-    return template.compose
 
 
 def _provisional(

@@ -37,7 +37,8 @@ def preview(
             f"no hl7 destination {destination!r}; configured: {names}", common.ExitCode.USAGE
         )
     with common.database(loaded) as sessions, sessions() as session:
-        text = previews.preview(session, study, wanted, Kind(kind))
+        unsupported = loaded.report.push_unsupported
+        text = previews.preview(session, study, wanted, Kind(kind), unsupported=unsupported)
     typer.echo(text)
 
 

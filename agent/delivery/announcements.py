@@ -138,6 +138,7 @@ class Announcement:
         opinions: one for each pack that analysed the current revision.
         draft: unverified draft of the findings, when one was written.
         caution: must be shown wherever the rest is.
+        unsupported: the site wants unsupported sentences, too, `agent.results.sentences.marked`.
     """
 
     kind: Kind
@@ -152,6 +153,7 @@ class Announcement:
     opinions: tuple[Opinion, ...]
     draft: Draft | None = None
     caution: str = CAUTION
+    unsupported: bool = False
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -160,7 +162,7 @@ class Announcement:
         return tuple(sorted(found, key=lambda f: -f.probability))
 
 
-def build(session: Session, delivery: Delivery) -> Announcement:
+def build(session: Session, delivery: Delivery, *, unsupported: bool = False) -> Announcement:
     """The announcement of an outbox row, from the rows as they are now."""
     study = session.get_one(Study, delivery.study_id)
     kind = Kind(delivery.kind)
@@ -176,6 +178,7 @@ def build(session: Session, delivery: Delivery) -> Announcement:
         priority=_priority(study, session.get_one(Analysis, delivery.analysis_id)),
         opinions=tuple(_opinion(a) for a in rows.current_analyses(session, study)),
         draft=_draft(session, study) if kind is Kind.REPORT else None,
+        unsupported=unsupported,
     )
 
 

@@ -14,8 +14,17 @@ from db.models import Delivery
 from db.queries import announcements as rows
 
 
-def preview(session: Session, study: str, destination: Destination, kind: Kind) -> str:
+def preview(
+    session: Session, study: str, destination: Destination, kind: Kind, *, unsupported: bool = False
+) -> str:
     """The message of a destination about a study (id or UID), as text.
+
+    Args:
+        session: to read the rows.
+        study: id or UID.
+        destination: who would be told.
+        kind: priority or report.
+        unsupported: of `[report] push_unsupported`.
 
     Raises:
         AgentError: no such study, or it was not analysed.
@@ -36,5 +45,5 @@ def preview(session: Session, study: str, destination: Destination, kind: Kind) 
         attempts=0,
         created_at=utc_now(),
     )
-    announcement = announcements.build(session, row)
+    announcement = announcements.build(session, row, unsupported=unsupported)
     return registry.message_channel(destination).preview(announcement)

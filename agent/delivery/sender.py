@@ -49,6 +49,7 @@ class Outbox:
         owner: names this node in leases; give `release_all_of` the same at start.
         observe: told of every outcome, for metrics.
         poll_s: how often idle threads look; `wake` makes them look at once.
+        unsupported: tell message channels, too, what the guard found unsupported.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Outbox:
         owner: str = "outbox",
         observe: Observe = lambda _destination, _kind, _outcome: None,
         poll_s: float = 1.0,
+        unsupported: bool = False,
     ) -> None:
         self._sessions = sessions
         self._routes = dict(routes)
@@ -72,6 +74,7 @@ class Outbox:
         self._owner = owner
         self._observe = observe
         self._poll_s = poll_s
+        self._unsupported = unsupported
         self._stop = threading.Event()
         self._work = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -179,7 +182,7 @@ class Outbox:
     def _announcement(self, claimed: ClaimedDelivery) -> Announcement:
         with reading(self._sessions) as session:
             row = session.get_one(Delivery, claimed.id)
-            return announcements.build(session, row)
+            return announcements.build(session, row, unsupported=self._unsupported)
 
     def _failed(self, claimed: ClaimedDelivery, error: Exception) -> None:
         now = self._clock()

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agent.delivery.announcements import Announcement, Kind, Opinion
+from agent.results import sentences
 from agent.settings_hl7 import Hl7Sending
 from dicom_nodes.hl7 import messages
 from dicom_nodes.hl7.acknowledgements import timestamp
 from dicom_nodes.hl7.messages import Ref, Segment
 from inference.findings import Acuity, Code, Finding, Status
-from inference.report.draft import Draft, Verdict
+from inference.report.draft import Draft
 
 ORU, ORM, OMI = "ORU^R01", "ORM^O01", "OMI^O23"
 _STRUCTURES = {ORU: "ORU_R01", ORM: "ORM_O01", OMI: "OMI_O23"}
@@ -188,7 +189,8 @@ def _observations(told: Announcement, settings: Hl7Sending) -> list[Segment]:
             sub_id += 1
             found += [o.set(4, str(sub_id)) for o in _finding(finding, opinion, settings)]
     if told.draft:
-        found += [o.set(4, str(sub_id + 1)) for o in _draft(told.draft)]
+        drafted = _draft(told.draft, unsupported=told.unsupported)
+        found += [o.set(4, str(sub_id + 1)) for o in drafted]
     return [obx.set(1, str(n)) for n, obx in enumerate(found, start=1)]
 
 
@@ -218,13 +220,13 @@ def _finding(finding: Finding, opinion: Opinion, settings: Hl7Sending) -> Iterat
     )
 
 
-def _draft(draft: Draft) -> Iterator[Segment]:
-    """The sentences of a draft; what the guard found unsupported stays here."""
-    kept = [s for s in draft.sentences if s.verdict is not Verdict.UNSUPPORTED]
+def _draft(draft: Draft, *, unsupported: bool) -> Iterator[Segment]:
+    """The sentences of a draft; what the guard found unsupported only where the site wants it."""
+    kept = sentences.told(draft, unsupported=unsupported)
     left_out = len(draft.sentences) - len(kept)
     yield _obx("TX", DRAFT, f"DRAFT, not verified, written by {draft.model}: {draft.exam_type}")
     for sentence in kept:
-        yield _obx("TX", DRAFT, sentence.text)
+        yield _obx("TX", DRAFT, sentences.marked(sentence))
     if draft.unremarkable:
         yield _obx("TX", DRAFT, "No finding above threshold. This is not a negative report.")
     if left_out:

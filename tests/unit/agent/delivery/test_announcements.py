@@ -74,11 +74,12 @@ class Bench:
         with self.sessions.begin() as session:
             session.execute(sa.update(Study).where(Study.id == ids[0]).values(**values))
 
-    def deliver(self) -> None:
+    def deliver(self, *, unsupported: bool = False) -> None:
         """Deal with all that is due."""
         settings = DeliverySettings(first_retry_s=5, jitter=0)
         routes = {"engine": Route(self.channel)}
-        Outbox(self.sessions, routes, settings, self.folder, clock=self.clock).run_once()
+        given = {"clock": self.clock, "unsupported": unsupported}
+        Outbox(self.sessions, routes, settings, self.folder, **given).run_once()
 
     def states(self) -> list[str]:
         """Of all rows, oldest first."""
@@ -217,3 +218,14 @@ def test_news_of_a_study_waits_for_the_older_news_in_hand(bench: Bench) -> None:
     bench.deliver()
 
     assert bench.states() == ["delivered", "delivered"]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_channels_are_told_whether_the_site_wants_unsupported_sentences(
+    bench: Bench, asked: bool
+) -> None:
+    """As the outbox was told; without a word they stay."""
+    bench.announce(bench.study(), kind=Kind.REPORT)
+    bench.deliver(unsupported=asked)
+
+    assert [told.unsupported for told in bench.channel.told] == [asked]

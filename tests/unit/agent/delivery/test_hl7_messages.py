@@ -93,6 +93,17 @@ def test_a_report_is_preliminary_in_every_line() -> None:
     assert (values["111001"], values["111003"]) == ("demo-head", "1.0.0")
     assert "Left bleed." in texts
     assert "Tumor." not in " ".join(texts)
+    assert "1 sentences without support were left out." in texts
+
+
+def test_a_site_that_asks_for_unsupported_sentences_gets_them_marked() -> None:
+    """With the reason; then none is left out."""
+    draft = make.draft("Left bleed.", unsupported="Tumor.")
+    found = message(make.announcement(Kind.REPORT, draft=draft, unsupported=True))
+    texts = [found.get("OBX-5", n) for n in range(1, found.count("OBX") + 1)]
+
+    assert "[UNSUPPORTED: no finding] Tumor." in texts
+    assert not any("left out" in text for text in texts)
 
 
 def test_a_message_that_is_sent_again_is_the_same_to_the_byte() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import re
 from pathlib import Path
+from typing import Any
 
 from factories import rows
 
@@ -45,3 +48,31 @@ def test_study_page_shows_the_draft_with_its_marks(tmp_path: Path) -> None:
         "urgent",
     )
     assert shown.next_attempt_at == rows.NOW
+
+
+def test_page_marks_unsupported_sentences_with_their_reason(web: Any) -> None:
+    """Shown and marked, never left out here; how many, too."""
+    draft = Draft(
+        "CT head",
+        (
+            Sentence("A bleed.", Verdict.SUPPORTED, labels=(rows.HEMORRHAGE,)),
+            Sentence("A fracture.", Verdict.UNSUPPORTED, "no head looks for 'fracture' <here>"),
+        ),
+        Source.MODEL,
+        "tiny 1",
+    )
+    with web.sessions.begin() as session:
+        study = rows.study(session)
+        rows.analysis(session, study)
+        row = DraftRow(study_id=study.id, revision=1, created_at=rows.NOW, next_attempt_at=rows.NOW)
+        row.draft, row.source, row.model, row.state = draft.to_json(), "model", "tiny 1", "done"
+        session.add(row)
+        key = study.key
+
+    page = web.client().get(f"/studies/{key}").text
+
+    (marked,) = re.findall(r'<li class="draft-unsupported">(.*?)</li>', page)
+    assert "unsupported</span> A fracture." in marked
+    assert "no head looks for" in html.unescape(marked)
+    assert "<here>" not in marked
+    assert "does not support 1 of 2" in page
