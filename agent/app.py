@@ -162,6 +162,7 @@ def build(config: Config, clock: Clock = utc_now, log_file: Path | None = None) 
         owner=f"{base.owner}delivery",
         clock=clock,
         poll_s=IDLE_POLL_S,
+        unsupported=config.report.push_unsupported,
     )
     workers = staff.workers(base, analyser, outbox)
     orders = OrdersService(base, outbox.wake)
