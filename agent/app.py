@@ -28,6 +28,9 @@ from agent.web.app import create_app
 from agent.web.dependencies import PackNotice, WebDependencies
 from agent.web.pictures import Pictures
 from agent.web.server import WebServer
+from agent.web.workitems import routes as workitem_routes
+from agent.workitems import room as workitems
+from agent.workitems.room import ReadingTasks
 from db.queries import claims, drafts
 from dicom_nodes import statuses, tls
 from dicom_nodes.scp import dispatch
@@ -167,8 +170,9 @@ def build(config: Config, clock: Clock = utc_now, log_file: Path | None = None) 
     workers = staff.workers(base, analyser, outbox)
     orders = OrdersService(base, outbox.wake)
     arrival = Arrival(base)
+    tasks = ReadingTasks(base)
     intake = _intake(base, own)
-    server = _server(base, intake, arrival)
+    server = _server(base, intake, [*arrival.services(), *tasks.services()])
     base.metrics.watch_associations(lambda: server.active_associations)
     return Agent(
         base,
@@ -180,6 +184,7 @@ def build(config: Config, clock: Clock = utc_now, log_file: Path | None = None) 
             [
                 *sweeps.housekeeping(base, outbox.wake, analyser, intake.released_at),
                 *arrival.sweeps(),
+                *tasks.sweeps(),
                 *orders.sweeps(),
             ]
         ),
@@ -213,10 +218,12 @@ def _intake(base: Foundation, own: OwnSeries) -> IntakeHandler:
     )
 
 
-def _server(base: Foundation, handler: IntakeHandler, arrival: Arrival) -> StorageServer:
+def _server(
+    base: Foundation, handler: IntakeHandler, services: Sequence[dispatch.Service]
+) -> StorageServer:
     config = base.config
     worklist_service = worklist_scp.service(base.sessions, config.priority, base.clock)
-    service = dispatch.combine([worklist_service, *arrival.services()])
+    service = dispatch.combine([worklist_service, *services])
     return StorageServer(
         _server_settings(config),
         handler,
@@ -275,7 +282,9 @@ def _web(base: Foundation, analyser: InferenceProcess | InlineEngine) -> WebServ
         clock=base.clock,
         version=__version__,
     )
-    return WebServer(create_app(deps), config.web.host, config.web.port)
+    app = create_app(deps)
+    workitem_routes.install(app, workitems.manager(base))
+    return WebServer(app, config.web.host, config.web.port)
 
 
 def _retry_study(base: Foundation, study_id: int, who: str) -> None:

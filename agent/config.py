@@ -39,6 +39,7 @@ PATH_KEYS = frozenset(
         "key",
         "password_file",
         "path",
+        "secret_file",
         "token_file",
     }
 )
@@ -71,6 +72,7 @@ class Config(BaseSettings):
     triage: settings.TriageSettings = settings.TriageSettings()
     hl7: settings.Hl7Settings = settings.Hl7Settings()
     mwl: settings.MwlSettings = settings.MwlSettings()
+    ups: settings.UpsSettings = settings.UpsSettings()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Config:

@@ -30,7 +30,9 @@ from agent.settings_arrival import (
 )
 from agent.settings_base import AETitle, Fraction, Level, Network, Port, Regex, TlsSettings
 from agent.settings_hl7 import Hl7Sending, Hl7Settings, MwlSettings, OrderFields
+from agent.settings_messages import FhirSending, OAuthClient, WebhookSending
 from agent.settings_report import ReportSettings, TriageSettings
+from agent.settings_ups import UpsSending, UpsSettings, UpsSubscriber
 
 #: Sections of other modules that are part of this one's vocabulary.
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "CommitmentSettings",
     "ExpectedProtocol",
     "ExpectedSeries",
+    "FhirSending",
     "Fraction",
     "Hl7Sending",
     "Hl7Settings",
@@ -47,6 +50,7 @@ __all__ = [
     "MwlSettings",
     "Network",
     "OidcSettings",
+    "OAuthClient",
     "OrderFields",
     "PasswordSettings",
     "Port",
@@ -56,6 +60,10 @@ __all__ = [
     "SessionSettings",
     "TlsSettings",
     "TriageSettings",
+    "UpsSending",
+    "UpsSettings",
+    "UpsSubscriber",
+    "WebhookSending",
     "WebAccess",
 ]
 
@@ -279,7 +287,7 @@ ResultKind = Literal["sr", "seg", "pm", "sc"]
 MessageKind = Literal["priority", "report"]
 
 #: Kinds of destination that are told (messages), not sent objects.
-MESSAGE_DESTINATIONS = frozenset({"hl7"})
+MESSAGE_DESTINATIONS = frozenset({"hl7", "ups", "ups-rs", "webhook", "fhir"})
 
 
 class ResultSettings(Section):
@@ -294,7 +302,7 @@ class Destination(Section):
     """Where results go."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-    kind: Literal["dicom", "dicomweb", "hl7"]
+    kind: Literal["dicom", "dicomweb", "hl7", "ups", "ups-rs", "webhook", "fhir"]
     send: tuple[ResultKind | MessageKind, ...] = ("sr", "seg", "pm", "sc")
     """Objects (dicom, dicomweb), or messages (``priority`` and ``report``, their default)."""
     shadow: bool = True
@@ -325,6 +333,9 @@ class Destination(Section):
     only_raised: bool = True
     """Tell a priority only when it is above what was ordered (or corrects what was told)."""
     hl7: Hl7Sending = Hl7Sending()
+    ups: UpsSending = UpsSending()
+    webhook: WebhookSending = WebhookSending()
+    fhir: FhirSending = FhirSending()
 
     @model_validator(mode="before")
     @classmethod
@@ -343,10 +354,12 @@ class Destination(Section):
                 f"a {self.kind} destination cannot be sent {', '.join(wrong)}; "
                 f"possible: {', '.join(possible)}"
             )
-        if self.kind == "dicom" and not self.ae_title:
-            raise ValueError("a dicom destination needs ae_title, host and port")
-        if self.kind == "dicomweb" and not self.url:
-            raise ValueError("a dicomweb destination needs url")
+        if self.kind in {"dicom", "ups"} and not self.ae_title:
+            raise ValueError(f"a {self.kind} destination needs ae_title, host and port")
+        if self.kind in {"dicomweb", "ups-rs", "webhook", "fhir"} and not self.url:
+            raise ValueError(f"a {self.kind} destination needs url")
+        if self.kind == "webhook" and self.webhook.secret_file is None:
+            raise ValueError("a webhook destination needs webhook.secret_file")
         if self.commitment and self.kind != "dicom":
             raise ValueError("storage commitment is asked of dicom destinations only")
         return self

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from agent.delivery.channels import Channel, MessageChannel
 from agent.delivery.channels.dicom import DicomChannel
 from agent.delivery.channels.dicomweb import DicomWebChannel
+from agent.delivery.channels.fhir import FhirChannel
 from agent.delivery.channels.hl7 import Hl7Channel
+from agent.delivery.channels.ups import UpsChannel, UpsRsChannel
+from agent.delivery.channels.webhook import WebhookChannel
 from agent.settings import Destination
 
 #: kind of a destination -> how a channel is made from (destination, our AE title)
@@ -18,8 +21,12 @@ CHANNELS: Mapping[str, Callable[[Destination, str], Channel]] = {
 }
 
 #: as `CHANNELS`, of destinations that are told (`settings.MESSAGE_DESTINATIONS`)
-MESSAGE_CHANNELS: Mapping[str, Callable[[Destination], MessageChannel]] = {
-    "hl7": Hl7Channel,
+MESSAGE_CHANNELS: Mapping[str, Callable[[Destination, str], MessageChannel]] = {
+    "hl7": lambda destination, _calling_ae: Hl7Channel(destination),
+    "ups": UpsChannel,
+    "ups-rs": lambda destination, _calling_ae: UpsRsChannel(destination),
+    "webhook": lambda destination, _calling_ae: WebhookChannel(destination),
+    "fhir": lambda destination, _calling_ae: FhirChannel(destination),
 }
 
 
@@ -62,15 +69,15 @@ def channel(destination: Destination, calling_ae: str) -> Channel:
     return CHANNELS[destination.kind](destination, calling_ae)
 
 
-def message_channel(destination: Destination) -> MessageChannel:
+def message_channel(destination: Destination, calling_ae: str = "WLAGENT") -> MessageChannel:
     """The channel for one destination that is told; opens nothing yet."""
-    return MESSAGE_CHANNELS[destination.kind](destination)
+    return MESSAGE_CHANNELS[destination.kind](destination, calling_ae)
 
 
 def any_channel(destination: Destination, calling_ae: str) -> Channel | MessageChannel:
     """The channel for one destination of whatever kind; opens nothing yet."""
     if destination.kind in MESSAGE_CHANNELS:
-        return message_channel(destination)
+        return message_channel(destination, calling_ae)
     return channel(destination, calling_ae)
 
 

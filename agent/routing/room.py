@@ -13,6 +13,7 @@ from agent import facts as study_facts
 from agent.clock import Clock
 from agent.routing import rules
 from agent.settings import Level, PrioritySettings, RoutingSettings
+from agent.workitems import following
 from db.models import Study
 from db.models.study import PACK_SEPARATOR
 from db.queries import claims, studies
@@ -62,4 +63,5 @@ class RoutingRoom:
                 study.priority_reason = f"not analysed: {route.reason}"
                 studies.move(session, study, StudyState.SKIPPED, who=WHO, why=route.reason, now=now)
                 study.done_at = now
+                following.follow(session, study, now, self.policy)
         log.info("study_routed", study=claim.key, pack=study.pack, rule=route.rule)

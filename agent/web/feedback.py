@@ -7,6 +7,7 @@ import enum
 
 from sqlalchemy.orm import Session
 
+from agent.workitems import following
 from db.models import Event, ReadingFeedback, Study
 from db.states import ReadingState
 
@@ -49,3 +50,4 @@ def set_reading_state(
         )
     )
     study.reading_state = state
+    following.follow_reading(session, study, now)

@@ -37,7 +37,7 @@ class WebServer:
             log_config=None,
             server_header=False,
             lifespan="off",
-            ws="none",
+            ws="websockets-sansio",
             timeout_graceful_shutdown=DRAIN_TIMEOUT_S,
         )
         self._server = uvicorn.Server(config)

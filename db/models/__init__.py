@@ -10,6 +10,7 @@ from db.models.feedback import ReadingFeedback
 from db.models.order import Hl7Message, Order
 from db.models.result import Result
 from db.models.study import Instance, Series, Study
+from db.models.workitem import Workitem, WorkitemEvent, WorkitemSubscription
 
 __all__ = [
     "Analysis",
@@ -30,4 +31,7 @@ __all__ = [
     "Result",
     "Series",
     "Study",
+    "Workitem",
+    "WorkitemEvent",
+    "WorkitemSubscription",
 ]

@@ -52,6 +52,23 @@ def is_universal(key: DataElement) -> bool:
     return not text or (key.VR not in NO_WILDCARDS and not text.strip("*"))
 
 
+def returned(keys: Dataset, candidate: Dataset) -> Dataset:
+    """What the query asked for, as far as it is supported; unsupported keys are left out.
+
+    A sequence key without item, or with an empty one, asks for the whole item (C.2.2.2.6).
+    """
+    answer = Dataset()
+    for element in candidate:
+        if element.tag not in keys:
+            continue
+        inner = keys[element.tag].value if element.VR == "SQ" else ()
+        if inner and len(inner[0]):
+            answer.add_new(element.tag, "SQ", [returned(inner[0], i) for i in element.value])
+        else:
+            answer.add(element)
+    return answer
+
+
 def _matches_element(key: DataElement, element: DataElement) -> bool:
     if is_universal(key):
         return True

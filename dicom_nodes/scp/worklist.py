@@ -141,7 +141,7 @@ def _answers(event: Any, items: Items) -> Iterator[Answer]:
         candidate = to_dataset(item)
         if matching.matches(keys, candidate):
             number += 1
-            answer = _returned(keys, candidate)
+            answer = matching.returned(keys, candidate)
             answer.SpecificCharacterSet = CHARACTER_SET
             yield MATCH if _supported(keys, candidate) else MATCH_UNSUPPORTED_KEYS, answer
     log.info("worklist_queried", matches=number, peer=query.calling_ae)
@@ -158,23 +158,6 @@ def _supported(keys: Dataset, candidate: Dataset) -> bool:
         ):
             return False
     return True
-
-
-def _returned(keys: Dataset, candidate: Dataset) -> Dataset:
-    """What the query asked for, as far as it is supported; unsupported keys are left out.
-
-    A sequence key without item, or with an empty one, asks for the whole item (C.2.2.2.6).
-    """
-    answer = Dataset()
-    for element in candidate:
-        if element.tag not in keys:
-            continue
-        inner = keys[element.tag].value if element.VR == "SQ" else ()
-        if inner and len(inner[0]):
-            answer.add_new(element.tag, "SQ", [_returned(inner[0], i) for i in element.value])
-        else:
-            answer.add(element)
-    return answer
 
 
 def _failure(status: int, why: str) -> Dataset:

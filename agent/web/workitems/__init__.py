@@ -1,0 +1,1 @@
+"""UPS-RS: the workitems over HTTP (PS3.18 section 11)."""
