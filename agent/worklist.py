@@ -170,6 +170,13 @@ def entry(
     return next(iter(_detailed(session, [_Shown(study_id, standing)], priority, now)), None)
 
 
+def standing_level(
+    *, given: str, ordered: str, shadow: bool, priority: PrioritySettings
+) -> tuple[Level, bool]:
+    """The level a study is placed by, and whether it is the model's (or a reader's)."""
+    return level_of(given, ordered, priority), bool(given) and not shadow
+
+
 def _shown(
     session: Session, order: ReadingOrder, filters: WorklistFilters, sort: Sort
 ) -> list[_Shown]:
@@ -237,7 +244,12 @@ def _rows(session: Session, ids: Sequence[int]) -> _Rows:
 def _entry(s: _Shown, rows: _Rows, priority: PrioritySettings, now: dt.datetime) -> WorklistEntry:
     study = rows.studies[s.study_id]
     analysis = rows.analyses.get(study.id)
-    level = level_of(study.priority, study.ordered_priority, priority)
+    level, prioritized = standing_level(
+        given=study.priority,
+        ordered=study.ordered_priority,
+        shadow=analysis is not None and analysis.shadow,
+        priority=priority,
+    )
     waiting = max(0.0, (now - study.first_instance_at).total_seconds() / 60)
     target = priority.target_minutes[level]
     known = rows.same_patient.get((study.patient_id, study.issuer_of_patient_id), 1)
@@ -246,7 +258,7 @@ def _entry(s: _Shown, rows: _Rows, priority: PrioritySettings, now: dt.datetime)
         level=level,
         effective_level=s.standing.effective_level if s.standing else level,
         overdue=s.standing is not None and waiting > target,
-        prioritized=bool(study.priority) and not (analysis is not None and analysis.shadow),
+        prioritized=prioritized,
         patient=patient_of(study),
         study=study_of(study),
         state=study.state,
@@ -274,4 +286,5 @@ __all__ = [
     "entries",
     "entry",
     "open_entries",
+    "standing_level",
 ]

@@ -1,10 +1,11 @@
-"""The key slice of a finding with the model's attention painted over it, rendered once, kept."""
+"""Slices of a finding's series with the model's attention painted over, rendered once, kept."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from agent.errors import AgentError
 from db.engine import reading
+from db.models import Analysis
 from db.queries import worklist as queries
 from inference.findings import Findings, Grounding
 from inference.study import SeriesInput
@@ -29,6 +31,16 @@ class PictureError(AgentError):
     permanent = True
 
 
+@dataclass(frozen=True)
+class Slice:
+    """A rendered slice, which it is (from 0), of how many, and which the finding is best seen on."""
+
+    png: bytes
+    index: int
+    count: int
+    key: int
+
+
 class Pictures:
     """Renders overlays from spool and findings; the default of `WebDependencies.overlay`.
 
@@ -43,6 +55,7 @@ class Pictures:
         self._cache_dir = results_dir / "pictures"
         # One at a time: a volume may take hundreds of MB, and a page asks for many pictures.
         self._rendering = threading.Lock()
+        self._last: tuple[tuple[str, str], Volume, int] | None = None
 
     def overlay(self, study_id: int, label: str) -> bytes:
         """PNG of the finding's key slice in the study's latest analysis.
@@ -50,23 +63,54 @@ class Pictures:
         Raises:
             PictureError: no such finding, nothing to show of it, or its images are gone.
         """
+        analyses = self._analyses(study_id)
+        for analysis in analyses:
+            kept = self._place(analysis.id, label)
+            if kept.is_file():
+                return kept.read_bytes()
+        analysis_id, grounding = _source(analyses, label)
+        kept = self._place(analysis_id, label)
+        with self._rendering:
+            if not kept.is_file():
+                volume, k = self._volume(study_id, grounding)
+                _write(kept, paint(volume, k, grounding))
+        return kept.read_bytes()
+
+    def slice(self, study_id: int, label: str, index: int | None, painted: bool) -> Slice:
+        """One slice of the series in which the finding is; without `index`, the key slice.
+
+        The volume that was asked for last stays in memory: a reader moves through its slices.
+
+        Raises:
+            PictureError: as `overlay`, or there is no such slice.
+        """
+        analysis_id, grounding = _source(self._analyses(study_id), label)
+        with self._rendering:
+            if self._last is None or self._last[0] != (analysis_id, label):
+                self._last = ((analysis_id, label), *self._volume(study_id, grounding))
+            _, volume, key = self._last
+            count = len(volume.frames)
+            shown = key if index is None else index
+            if not 0 <= shown < count:
+                raise PictureError(f"the series has slices 0 to {count - 1}")
+            kept = self._place(analysis_id, label, f"-{shown}{'' if painted else '-plain'}")
+            if not kept.is_file():
+                _write(kept, paint(volume, shown, grounding, painted=painted))
+        return Slice(kept.read_bytes(), shown, count, key)
+
+    def _analyses(self, study_id: int) -> Sequence[Analysis]:
         with reading(self._sessions) as session:
             analyses = queries.latest_analyses(session, study_id)
         if not analyses:
             raise PictureError("the study has no analysis yet")
-        places = [self._cache_dir / f"{a.id}-{_digest(label)}.png" for a in analyses]
-        for kept in places:
-            if kept.is_file():
-                return kept.read_bytes()
-        said = [Findings.from_json(a.findings) for a in analyses]
-        which, grounding = _grounding(said, label)
-        kept = places[which]
-        with self._rendering:
-            if not kept.is_file():
-                _write(kept, self._render(study_id, grounding))
-        return kept.read_bytes()
+        return analyses
 
-    def _render(self, study_id: int, grounding: Grounding) -> bytes:
+    def _place(self, analysis_id: str, label: str, part: str = "") -> Path:
+        """Where a picture is kept; retention finds it by the analysis."""
+        return self._cache_dir / f"{analysis_id}-{_digest(label)}{part}.png"
+
+    def _volume(self, study_id: int, grounding: Grounding) -> tuple[Volume, int]:
+        """The volume that the grounding is about, and its key slice."""
         # numpy, scipy, SimpleITK: not before somebody asks for a picture
         from inference.errors import InferenceError
         from inference.volumes import read_series
@@ -83,7 +127,7 @@ class Pictures:
                     grounding.key_sop_uid,
                     grounding.key_frame,
                 ):
-                    return paint(volume, k, grounding)
+                    return volume, k
         raise PictureError("the key image is not among the received images of its series")
 
     def _series(self, study_id: int, series_uid: str) -> SeriesInput:
@@ -102,8 +146,8 @@ class Pictures:
         )
 
 
-def paint(volume: Volume, k: int, grounding: Grounding) -> bytes:
-    """Slice `k` of a volume with the grounding over it, as PNG."""
+def paint(volume: Volume, k: int, grounding: Grounding, *, painted: bool = True) -> bytes:
+    """Slice `k` of a volume as PNG, with the grounding over it unless only the anatomy is wanted."""
     from inference.explain import overlay_png, resample_to_volume, window_for
 
     pixels = volume.array[k]
@@ -112,19 +156,19 @@ def paint(volume: Volume, k: int, grounding: Grounding) -> bytes:
     )
     return overlay_png(
         pixels,
-        saliency,
+        saliency if painted else saliency * 0,
         window_for(volume.modality, pixels),
         threshold=grounding.threshold,
         pixel_spacing_mm=volume.spacing_mm[1:],
     )
 
 
-def _grounding(said: Sequence[Findings], label: str) -> tuple[int, Grounding]:
+def _source(analyses: Sequence[Analysis], label: str) -> tuple[str, Grounding]:
     """Which of the analyses localizes the finding, and where."""
-    for which, one in enumerate(said):
-        for finding in one.findings:
+    for analysis in analyses:
+        for finding in Findings.from_json(analysis.findings).findings:
             if finding.label == label and finding.grounding is not None:
-                return which, finding.grounding
+                return analysis.id, finding.grounding
     raise PictureError("the latest analysis does not localize such a finding")
 
 

@@ -11,8 +11,10 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from agent import reading
 from agent.access.principal import Role
 from agent.errors import AgentError
+from agent.settings import Level
 from agent.web import feedback
 from agent.web.access import require, who
 from agent.web.dependencies import WebDependencies
@@ -30,6 +32,15 @@ class ReadingStateChange(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     state: ReadingState
+
+
+class PriorityChange(BaseModel):
+    """The level a reader sets, and why."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    level: Level
+    reason: Annotated[str, Field(min_length=3, max_length=500)]
 
 
 class Feedback(BaseModel):
@@ -57,6 +68,24 @@ def router(deps: WebDependencies) -> APIRouter:
             )
             log.info("reading_state_set", study=study.key, reading_state=change.state.value)
         return {"reading_state": change.state}
+
+    @routes.post("/studies/{reference}/priority")
+    def priority(reference: str, change: PriorityChange, request: Request) -> dict[str, str]:
+        """Raise or lower a study; it stands above the model's word, and is pushed on."""
+        with _changing(deps, reference) as (session, study):
+            session.refresh(study, with_for_update=True)  # a room may be deciding just now
+            reading.set_level(
+                session,
+                study,
+                change.level,
+                change.reason,
+                who=who(request).name,
+                now=deps.clock(),
+                policy=deps.priority,
+                destinations=deps.destinations,
+            )
+            log.info("priority_changed", study=study.key, priority=change.level.value)
+        return {"level": change.level}
 
     @routes.post("/studies/{reference}/feedback", status_code=201)
     def give_feedback(reference: str, given: Feedback, request: Request) -> dict[str, str]:

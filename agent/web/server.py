@@ -28,6 +28,7 @@ class WebServer:
     """uvicorn in a thread; `port` is known after `start`, also when 0 was asked for."""
 
     def __init__(self, app: FastAPI, host: str, port: int) -> None:
+        self._app = app
         self.host = host
         self.port = port
         config = uvicorn.Config(
@@ -66,6 +67,9 @@ class WebServer:
         """Finish the requests under way (at most a few seconds), then close."""
         if self._thread is None:
             return
+        changes = getattr(self._app.state, "changes", None)
+        if changes is not None:  # a page listens for ever; do not wait for it
+            changes.close()
         self._server.should_exit = True
         self._thread.join(DRAIN_TIMEOUT_S + 5)
         self._thread = None

@@ -175,6 +175,13 @@ def dead_letters(session: Session) -> DeadLetters:
     )
 
 
+def change_stamp(session: Session) -> tuple[int, ...]:
+    """Differs after every event, word of a reader, new study and new delivery."""
+    tables = (Event, ReadingFeedback, Study, Delivery)
+    newest = [sa.select(sa.func.max(table.id)).scalar_subquery() for table in tables]
+    return tuple(number or 0 for number in session.execute(sa.select(*newest)).one())
+
+
 def studies_by_state(session: Session) -> dict[str, int]:
     """Number of studies in each state that occurs."""
     query = sa.select(Study.state, sa.func.count()).group_by(Study.state)
