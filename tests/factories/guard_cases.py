@@ -54,7 +54,7 @@ class Case:
 
 
 def cases(half: str) -> list[Case]:
-    """The cases of a half: ``seen`` or ``unseen``."""
+    """The cases of a part: ``seen``, ``unseen`` or ``others``."""
     rows = tomllib.loads((FOLDER / f"{half}.toml").read_text(encoding="utf-8"))["cases"]
     return [Case(scene, text, Verdict(verdict), about) for scene, text, verdict, about in rows]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from inference.report.guard.polarity import polarized
-from inference.report.guard.segments import ASIDE, COLON, COMMA, Item, Segment
+from inference.report.guard.segments import ASIDE, COLON, COMMA, DENIALS, SIDES, Item, Segment
 from inference.report.guard.spelling import Token, normal, tokens
 from inference.report.guard.vocabulary import ARTICLES, Kind, Meaning, Phrase, Vocabulary
 
@@ -30,6 +30,7 @@ _MARKS = {
     "?": Meaning(Kind.DOUBT),
 }
 _CONNECTORS = frozenset({Kind.JOIN, Kind.ACCOMPANY})
+_PAUSES = frozenset({COMMA, COLON, ASIDE})
 
 
 def segments(text: str, vocabulary: Vocabulary) -> tuple[Segment, ...]:
@@ -128,21 +129,26 @@ def _cut(clause: Sequence[Item]) -> list[Segment]:
 def _merged(pieces: Sequence[Segment]) -> list[Segment]:
     """Pieces that claim nothing qualify the claim before them, or else the one behind.
 
-    Something without a name is named by what follows: "a focus, likely an infarct".
+    Something without a name is named by what follows: "a focus, likely an infarct". A side between
+    two claims may belong to either, so it holds for both. A denial of nothing ("No, ...") stays
+    by itself: it must not reach what comes after it.
     """
     found: list[Segment] = []
     waiting: list[Item] = []
     for n, piece in enumerate(pieces):
-        if piece.vague and _named_by(pieces[n + 1 : n + 2]):
+        named_later = piece.vague and _named_by(pieces[n + 1 : n + 2])
+        if named_later or (not piece.claims and not found):
             waiting += piece.items
-        elif piece.claims:
+        elif not piece.claims:
+            found[-1] = Segment((*found[-1].items, *piece.items), found[-1].connector)
+            waiting += piece.of(*SIDES)
+        else:
             connector = piece.connector if found else ""
+            if piece.connector in _PAUSES and any(item.kind in DENIALS for item in waiting):
+                found.append(Segment(tuple(waiting), connector))
+                waiting = []
             found.append(Segment((*waiting, *piece.items), connector))
             waiting = []
-        elif found:
-            found[-1] = Segment((*found[-1].items, *piece.items), found[-1].connector)
-        else:
-            waiting += piece.items
     return found or ([Segment(tuple(waiting), "")] if waiting else [])
 
 

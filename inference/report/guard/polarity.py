@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from inference.report.guard.segments import ASIDE, CLAIMED, COMMA, Polarity, Segment
+from inference.report.guard.segments import ASIDE, CLAIMED, COMMA, DENIALS, Polarity, Segment
 from inference.report.guard.vocabulary import Kind
-
-_DENIALS = frozenset({Kind.DENIES_NEXT, Kind.DENIES_LAST, Kind.DENIES_EITHER})
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class _Denial:
 
 def _denial(segment: Segment) -> _Denial:
     claims = [n for n, i in enumerate(segment.items) if i.kind in CLAIMED]
-    denials = [n for n, item in enumerate(segment.items) if item.kind in _DENIALS]
+    denials = [n for n, item in enumerate(segment.items) if item.kind in DENIALS]
     last = denials[-1] if denials else -1
     return _Denial(len(denials), bool(denials) and not any(n > last for n in claims))
 

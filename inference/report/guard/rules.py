@@ -153,7 +153,7 @@ def _well(segment: Segment, evidence: Evidence) -> Ruling:
     """A structure is well when heads see what could be wrong with it and say absent."""
     if segment.polarity is Polarity.DENIES:
         return Ruling("no head sees that something is not well, only what is wrong")
-    if _sides(segment) or segment.of(*_FINER):
+    if len(_sides(segment)) == 1 or segment.of(*_FINER):
         return Ruling("no head sees just a part of it")
     labels: list[str] = []
     for item in segment.of(Kind.STRUCTURE):

@@ -9,8 +9,9 @@ from inference.report.guard.vocabulary import Kind
 
 COMMA, COLON, ASIDE = "comma", "colon", "aside"
 CLAIMS = frozenset({Kind.CONCEPT, Kind.SWEEPING, Kind.HISTORY, Kind.AGE, Kind.MALE, Kind.FEMALE})
-
 CLAIMED = CLAIMS | {Kind.WELL, Kind.VAGUE}
+DENIALS = frozenset({Kind.DENIES_NEXT, Kind.DENIES_LAST, Kind.DENIES_EITHER})
+SIDES = (Kind.LEFT, Kind.RIGHT, Kind.BILATERAL)
 
 
 class Polarity(enum.Enum):

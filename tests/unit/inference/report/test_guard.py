@@ -241,3 +241,48 @@ def test_every_word_of_the_tables_is_reachable() -> None:
             by_words.setdefault(words, set()).add(meaning.kind)
         twice = {words: kinds for words, kinds in by_words.items() if len(kinds) > 1}
         assert not twice
+
+
+INDEPENDENT = {
+    "pneumocephalus": "pneumocephalus",
+    "cerebral edema": "cerebral_edema",
+    "midline shift": "midline_shift",
+    "herniation": "brain_herniation",
+    "contusion": "brain_contusion",
+    "sinusitis": "sinusitis",
+    "colloid cyst": "colloid_cyst",
+    "brain abscess": "cerebral_abscess",
+}
+#: A sentence about a, b and c, and which of them it says are there.
+SHAPES = (
+    ("No {}, {} or {}.", (False, False, False)),
+    ("{}, {} and {} are present.", (True, True, True)),
+    ("{} with {}, without {}.", (True, True, False)),
+    ("No {}; {} and {}.", (False, True, True)),
+    ("There is {} and no {}, but there is {}.", (True, False, True)),
+    ("{}, {} and {} are not seen.", (False, False, False)),
+    ("Neither {} nor {} is present; {} is noted.", (False, False, True)),
+    ("Likely {}. No evidence of {} or {}.", (True, False, False)),
+    ("{} is absent, {} is present; no {}.", (False, True, False)),
+)
+
+
+@given(
+    st.permutations(sorted(INDEPENDENT)),
+    st.tuples(*[st.booleans()] * 3),
+    st.sampled_from(SHAPES),
+)
+def test_compound_sentence_is_supported_exactly_when_every_clause_is_true(
+    order: list[str], truth: tuple[bool, ...], shape: tuple[str, tuple[bool, ...]]
+) -> None:
+    """Whatever the heads say, and in whatever shape three findings are said or denied."""
+    names = order[:3]
+    labels = [INDEPENDENT[name] for name in names]
+    found = [
+        guard_cases.finding(label, name, "nowhere" if there else "")
+        for label, name, there in zip(labels, names, truth, strict=True)
+    ]
+    text, said = shape
+    sentence = judged(text.format(*names), guard_cases.analysis(found))
+    assert (sentence.verdict is Verdict.SUPPORTED) is (said == truth), sentence.reason
+    assert set(sentence.labels) == (set(labels) if said == truth else set())

@@ -13,6 +13,7 @@ from inference.report.draft import Sentence, Verdict
 from inference.report.guard import check
 
 SEEN, UNSEEN = guard_cases.cases("seen"), guard_cases.cases("unseen")
+OTHERS = guard_cases.cases("others")
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ def test_there_are_enough_cases_and_no_sentence_stands_in_both_halves() -> None:
     assert not {(c.scene, c.text) for c in SEEN} & {(c.scene, c.text) for c in UNSEEN}
 
 
-@pytest.mark.parametrize("case", SEEN, ids=lambda case: f"{case.scene}: {case.text}")
-def test_every_case_of_the_seen_half_gets_its_verdict(case: Case) -> None:
+@pytest.mark.parametrize("case", SEEN + OTHERS, ids=lambda case: f"{case.scene}: {case.text}")
+def test_every_case_that_was_built_for_gets_its_verdict(case: Case) -> None:
     """Unsupported ones say why; the others do not."""
     sentence = checked(case)
     assert sentence.verdict is case.verdict, sentence.reason
@@ -59,3 +60,32 @@ def test_unseen_half_keeps_the_numbers_that_the_documentation_states() -> None:
     assert seen == Measured(1.0, 1.0)
     assert unseen.precision == pytest.approx(0.96)
     assert unseen.recall == 1.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "No, hemorrhage.",
+        "Negative: hemorrhage.",
+        "No question of subdural hematoma: it is there.",
+        "Ventricles are absent, midline shift.",
+        "Hemorrhage, infarct, and mass cannot be excluded.",
+        "Not only mass effect but also herniation.",
+        "It is unlikely that this is not hemorrhage.",
+        "No signs other than hemorrhage.",
+        "The brain is free of hemorrhage and full of infarct.",
+        "No scalp edema.",
+    ],
+)
+def test_words_of_denial_that_deny_nothing_support_nothing(text: str) -> None:
+    """Where every head says absent, a twist of words must not read as a denial."""
+    assert checked(Case("ct_clear", text, Verdict.UNSUPPORTED, "twist")).verdict is (
+        Verdict.UNSUPPORTED
+    )
+
+
+def test_side_between_two_claims_holds_for_both() -> None:
+    """It is not lent to the one that it fits."""
+    text = "Small vessel disease and, on the left, acute infarct."
+    sentence = checked(Case("mr_stroke", text, Verdict.UNSUPPORTED, "laterality"))
+    assert "was seen right" in sentence.reason
