@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pynetdicom import build_context, build_role
 from pynetdicom.association import Association
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
@@ -79,7 +80,7 @@ def state(node: Node, uid: str) -> State | None:
     """
     with associate(node, _CONTEXTS) as association:
         status, ds = association.send_n_get(
-            [0x00741000], UnifiedProcedureStepPush, uid, meta_uid=UnifiedProcedureStepPull
+            [Tag(0x00741000)], UnifiedProcedureStepPush, uid, meta_uid=UnifiedProcedureStepPull
         )
         value = _value(status, node)
         if value == Status.UNKNOWN_WORKITEM:

@@ -33,6 +33,7 @@ class Answer:
     status: int = 200
     content: Any = b""
     content_type: str = "application/dicom+json"
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -59,6 +60,8 @@ def serving(
         def do_POST(self) -> None:
             self._answer()
 
+        do_HEAD = do_PUT = do_PATCH = do_DELETE = do_POST  # noqa: N815 - named by the library
+
         def log_message(self, *_: Any) -> None:
             pass
 
@@ -74,8 +77,11 @@ def serving(
             self.send_response(reply.status)
             self.send_header("Content-Type", reply.content_type)
             self.send_header("Content-Length", str(len(content)))
+            for name, value in reply.headers.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(content)
+            if self.command != "HEAD":
+                self.wfile.write(content)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -41,7 +41,7 @@ def identifier(told: Announcement, settings: FhirSending, part: str) -> Resource
 
 def task(told: Announcement, settings: FhirSending) -> Resource:
     """The reading task; required by R4: status and intent."""
-    return _clean(
+    made: Resource = _clean(
         {
             "resourceType": "Task",
             "identifier": [identifier(told, settings, "task")],
@@ -73,7 +73,7 @@ def task(told: Announcement, settings: FhirSending) -> Resource:
 
 def report(told: Announcement, settings: FhirSending) -> Resource:
     """The preliminary report; required by R4: status and code."""
-    return _clean(
+    made: Resource = _clean(
         {
             "resourceType": "DiagnosticReport",
             "identifier": [identifier(told, settings, "report")],
@@ -107,6 +107,7 @@ def report(told: Announcement, settings: FhirSending) -> Resource:
             "conclusionCode": [_concept(f.code, f.display) for f in told.findings],
         }
     )
+    return made
 
 
 def _order(told: Announcement, settings: FhirSending) -> Resource | None:
