@@ -1,1 +1,1 @@
-"""DICOMweb clients: the same questions and stores as `dicom_nodes.scu`, over HTTP."""
+"""DICOMweb: clients (peer, qido, stow, wado) and the wire side of our server (the rest)."""
