@@ -72,6 +72,7 @@ class Config(BaseSettings):
     triage: settings.TriageSettings = settings.TriageSettings()
     hl7: settings.Hl7Settings = settings.Hl7Settings()
     mwl: settings.MwlSettings = settings.MwlSettings()
+    dicomweb: settings.DicomWebSettings = settings.DicomWebSettings()
     ups: settings.UpsSettings = settings.UpsSettings()
 
     @model_validator(mode="after")

@@ -29,6 +29,7 @@ from agent.settings_arrival import (
     ExpectedSeries,
 )
 from agent.settings_base import AETitle, Fraction, Level, Network, Port, Regex, TlsSettings
+from agent.settings_dicomweb import DicomWebSettings
 from agent.settings_hl7 import Hl7Sending, Hl7Settings, MwlSettings, OrderFields
 from agent.settings_messages import FhirSending, OAuthClient, WebhookSending
 from agent.settings_report import ReportSettings, TriageSettings
@@ -40,6 +41,7 @@ __all__ = [
     "AuditSettings",
     "CommitmentPeer",
     "CommitmentSettings",
+    "DicomWebSettings",
     "ExpectedProtocol",
     "ExpectedSeries",
     "FhirSending",
