@@ -12,6 +12,7 @@ import structlog
 from agent import __version__, installation, operations, staff, sweeps, worklist_scp
 from agent.analysis.process import InferenceProcess, InlineEngine
 from agent.arrival import Arrival
+from agent.audit.service import AuditService
 from agent.clock import Clock, utc_now
 from agent.config import Config
 from agent.delivery import outbox as delivery_outbox
@@ -24,8 +25,10 @@ from agent.observability import logs
 from agent.orders.service import OrdersService
 from agent.own_series import OwnSeries
 from agent.schedule import Schedule
+from agent.web import access_parts
 from agent.web.app import create_app
 from agent.web.dependencies import PackNotice, WebDependencies
+from agent.web.dicomweb import wiring as dicomweb
 from agent.web.pictures import Pictures
 from agent.web.server import WebServer
 from agent.web.workitems import routes as workitem_routes
@@ -59,6 +62,7 @@ class Agent:
         web: WebServer | None,
         own: OwnSeries,
         orders: OrdersService,
+        audit: AuditService,
     ) -> None:
         self._base = base
         self._analyser = analyser
@@ -69,6 +73,7 @@ class Agent:
         self._web = web
         self._own = own
         self._orders = orders
+        self._audit = audit
         self._occupancy = installation.Occupancy(base.config.storage.data_dir)
 
     @property
@@ -89,7 +94,8 @@ class Agent:
     def describe(self) -> str:
         """One line for the terminal."""
         dicom, web = self._base.config.dicom, self._base.config.web
-        page = f", worklist page http://{web.host}:{self.web_port}" if self._web else ""
+        scheme = "https" if web.tls.certificate else "http"
+        page = f", worklist page {scheme}://{web.host}:{self.web_port}" if self._web else ""
         hl7 = f", HL7 at {self._base.config.hl7.host}:{self.hl7_port}" if self.hl7_port else ""
         return f"listening: DICOM {dicom.ae_title} at {dicom.host}:{self.dicom_port}{hl7}{page}"
 
@@ -120,6 +126,7 @@ class Agent:
         self._server.start()
         self._orders.start()
         self._schedule.start()
+        self._audit.started()
         if self._web:
             self._web.start()
         log.info("agent_started", dicom_port=self.dicom_port, web_port=self.web_port, freed=freed)
@@ -138,6 +145,7 @@ class Agent:
         self._outbox.stop(DRAIN_S)
         if self._web:
             self._web.stop()
+        self._audit.stopped()
         self._base.engine.dispose()
         self._occupancy.__exit__()
         log.info("agent_stopped")
@@ -171,6 +179,7 @@ def build(config: Config, clock: Clock = utc_now, log_file: Path | None = None) 
     orders = OrdersService(base, outbox.wake)
     arrival = Arrival(base)
     tasks = ReadingTasks(base)
+    audit = AuditService(base)
     intake = _intake(base, own)
     server = _server(base, intake, [*arrival.services(), *tasks.services()])
     base.metrics.watch_associations(lambda: server.active_associations)
@@ -186,11 +195,13 @@ def build(config: Config, clock: Clock = utc_now, log_file: Path | None = None) 
                 *arrival.sweeps(),
                 *tasks.sweeps(),
                 *orders.sweeps(),
+                *audit.sweeps(),
             ]
         ),
-        _web(base, analyser) if config.web.enabled else None,
+        _web(base, analyser, intake) if config.web.enabled else None,
         own,
         orders,
+        audit,
     )
 
 
@@ -264,15 +275,22 @@ def _server_settings(config: Config) -> ServerSettings:
     )
 
 
-def _web(base: Foundation, analyser: InferenceProcess | InlineEngine) -> WebServer:
+def _web(
+    base: Foundation, analyser: InferenceProcess | InlineEngine, intake: IntakeHandler
+) -> WebServer:
     config = base.config
+    pictures = Pictures(base.sessions, base.spool.root, base.results)
     deps = WebDependencies(
         sessions=base.sessions,
         web=config.web,
         priority=config.priority,
         metrics=base.metrics,
         health=lambda: base.health(worker_alive=analyser.alive),
-        overlay=Pictures(base.sessions, base.spool.root, base.results).overlay,
+        overlay=pictures.overlay,
+        slices=pictures.slice,
+        results_dir=base.results,
+        spool_dir=base.spool.root,
+        destinations=config.destinations,
         retry_study=lambda study_id, who: _retry_study(base, study_id, who),
         retry_delivery=lambda delivery_id, who: _retry_delivery(base, delivery_id, who),
         packs={
@@ -281,10 +299,12 @@ def _web(base: Foundation, analyser: InferenceProcess | InlineEngine) -> WebServ
         },
         clock=base.clock,
         version=__version__,
+        dicomweb=dicomweb.of(base, intake),
+        **access_parts.of(base),
     )
     app = create_app(deps)
     workitem_routes.install(app, workitems.manager(base))
-    return WebServer(app, config.web.host, config.web.port)
+    return WebServer(app, config.web.host, config.web.port, config.web.tls)
 
 
 def _retry_study(base: Foundation, study_id: int, who: str) -> None:

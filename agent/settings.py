@@ -34,6 +34,7 @@ from agent.settings_hl7 import Hl7Sending, Hl7Settings, MwlSettings, OrderFields
 from agent.settings_messages import FhirSending, OAuthClient, WebhookSending
 from agent.settings_report import ReportSettings, TriageSettings
 from agent.settings_ups import UpsSending, UpsSettings, UpsSubscriber
+from agent.settings_viewer import ViewerAddress
 
 #: Sections of other modules that are part of this one's vocabulary.
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "UpsSending",
     "UpsSettings",
     "UpsSubscriber",
+    "ViewerAddress",
     "WebhookSending",
     "WebAccess",
 ]
@@ -117,6 +119,10 @@ class WebSettings(WebAccess):
     refresh_s: PositiveFloat = 3.0
     user_header: str = ""
     """Header in which a trusted reverse proxy names the user (for feedback); empty = anonymous."""
+    viewer_url: ViewerAddress = ""
+    """Opens a study in the PACS viewer; ``{study_uid}`` and ``{accession}`` are filled in, encoded."""
+    ohif_url: ViewerAddress = ""
+    """The same for OHIF."""
 
 
 class Match(Section):

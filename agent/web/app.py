@@ -14,16 +14,23 @@ from starlette.exceptions import HTTPException
 
 from agent.access.principal import Role
 from agent.web import (
+    doors,
     presentation,
     routes_actions,
+    routes_events,
     routes_health,
+    routes_operations,
     routes_study,
     routes_worklist,
 )
-from agent.web.access import OpenAccess, require
+from agent.web.access import require
+from agent.web.changes import Changes
 from agent.web.dependencies import WebDependencies
+from agent.web.dicomweb import receiving, wiring
 from agent.web.pages import Pages
 from agent.web.security import SECURITY_HEADERS, Guard
+from db.engine import reading
+from db.queries import worklist
 
 STATIC = Path(__file__).parent / "static"
 
@@ -40,15 +47,26 @@ def create_app(deps: WebDependencies) -> FastAPI:
         redoc_url=None,
         openapi_url=None,  # served behind the door, see `_description`
     )
-    app.state.access = deps.access or OpenAccess(deps.web.user_header)
     pages = Pages(presentation.environment(), deps)
+    doors.install(app, deps, pages)
     app.include_router(routes_worklist.router(deps, pages))
     app.include_router(routes_study.router(deps, pages))
     app.include_router(routes_actions.router(deps))
+    app.state.changes = Changes(lambda: _stamp(deps))
+    app.include_router(routes_events.router(app.state.changes))
+    app.include_router(routes_operations.router(deps, pages))
     app.include_router(routes_health.router(deps))
     app.include_router(_description(app))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    app.add_middleware(Guard, bound_host=deps.web.host)
+    if deps.dicomweb is not None:
+        wiring.install(app, deps.dicomweb)
+    app.add_middleware(
+        Guard,
+        bound_host=deps.web.host,
+        is_upload=receiving.is_upload,
+        public_url=deps.web.public_url,
+        tls=deps.web.tls.certificate is not None,
+    )
     _add_error_handlers(app, pages)
     return app
 
@@ -63,12 +81,19 @@ def _description(app: FastAPI) -> APIRouter:
     return routes
 
 
+def _stamp(deps: WebDependencies) -> tuple[int, ...]:
+    with reading(deps.sessions) as session:
+        return worklist.change_stamp(session)
+
+
 def _add_error_handlers(app: FastAPI, pages: Pages) -> None:
     @app.exception_handler(HTTPException)
     def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - Starlette's type is wider
         if _wants_json(request):
-            return JSONResponse({"detail": error.detail}, error.status_code)
+            return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+        if page := doors.to_login(request, error.status_code):
+            return page
         html = pages.render("error.html", status=error.status_code, detail=error.detail)
         return HTMLResponse(html, error.status_code)
 
@@ -93,4 +118,4 @@ def _add_error_handlers(app: FastAPI, pages: Pages) -> None:
 
 
 def _wants_json(request: Request) -> bool:
-    return request.url.path.startswith("/api/")
+    return request.url.path.startswith(("/api/", "/dicom-web/"))

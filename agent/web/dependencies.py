@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from agent.access.oidc import Oidc
 from agent.clock import utc_now
 from agent.health import Health
 from agent.observability.metrics import Metrics
-from agent.settings import PrioritySettings, WebSettings
+from agent.settings import Destination, PrioritySettings, WebSettings
 from agent.web.access import AccessControl
+from agent.web.trail import Trail
+
+if TYPE_CHECKING:
+    from agent.web.pictures import Slice
+from agent.web.dicomweb.catalog import DicomWeb
 
 
 @dataclass(frozen=True)
@@ -47,8 +55,22 @@ class WebDependencies:
     packs: Mapping[str, PackNotice] = field(default_factory=dict)
     clock: Callable[[], dt.datetime] = utc_now
     version: str = ""
+    destinations: Sequence[Destination] = ()
+    """Who is told of a level that a reader set, and whose state the operations page shows."""
+    slices: Callable[[int, str, int | None, bool], Slice] | None = None
+    """(study id, finding label, slice or None = key slice, overlay) -> one slice of its series."""
+    results_dir: Path | None = None
+    """Where result objects lie; their text is shown from there."""
+    spool_dir: Path | None = None
+    """Whose free space the operations page shows."""
     access: AccessControl | None = None
     """Who may do what; None = nobody logs in, as on this machine alone."""
+    oidc: Oidc | None = None
+    """Where people log in, if not here."""
+    audit: Trail | None = None
+    """What everybody looks at and does."""
+    dicomweb: DicomWeb | None = None
+    """Images and results over HTTP; None = off."""
 
     @property
     def demonstration(self) -> bool:

@@ -8,11 +8,22 @@ from typing import Any
 
 from jinja2 import Environment
 
-from agent.settings import Level
+from agent.settings import Level, WebSettings
+from agent.settings_viewer import fill
+from agent.web.access import asking
 from agent.web.dependencies import WebDependencies
+from agent.worklist import Sort
+from agent.worklist_entries import StudyLine
 from db.states import ReadingState, StudyState
 
 STATIC = Path(__file__).parent / "static"
+SORT_TEXT = {
+    Sort.ORDER: "Reading order",
+    Sort.NEWEST: "Newest first",
+    Sort.OLDEST: "Longest wait first",
+    Sort.PATIENT: "Patient",
+    Sort.SCORE: "Most probable finding",
+}
 
 
 class Pages:
@@ -29,11 +40,21 @@ class Pages:
             refresh_s=deps.web.refresh_s,
             app_version=deps.version,
             asset=_assets(),
+            asking=asking,
+            sorts=SORT_TEXT,
+            viewers=lambda study: _viewers(deps.web, study),
         )
 
     def render(self, name: str, **values: Any) -> str:
         """The text of a template."""
         return self._environment.get_template(name).render(**values)
+
+
+def _viewers(web: WebSettings, study: StudyLine) -> list[tuple[str, str]]:
+    """(name, address) of each viewer that can be given this study."""
+    templates = (("PACS", web.viewer_url), ("OHIF", web.ohif_url))
+    addresses = [(n, fill(template, study.study_uid, study.accession)) for n, template in templates]
+    return [(name, address) for name, address in addresses if address]
 
 
 def _assets() -> dict[str, str]:

@@ -6,17 +6,19 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, HTTPException
 from fastapi.encoders import jsonable_encoder
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from pydicom.errors import InvalidDicomError
 
 from agent.access.principal import Role
+from agent.web import report_text
 from agent.web.access import require
 from agent.web.dependencies import WebDependencies
 from agent.web.pages import Pages
-from agent.web.pictures import PictureError
+from agent.web.pictures import PictureError, Slice
 from agent.web.routes_worklist import entry_json
 from agent.web.study_detail import StudyDetail, study_detail
 from db.engine import reading
-from db.queries.worklist import find_study
+from db.queries.worklist import find_report, find_study
 
 
 def router(deps: WebDependencies, pages: Pages) -> APIRouter:
@@ -60,6 +62,47 @@ def router(deps: WebDependencies, pages: Pages) -> APIRouter:
         except PictureError as error:
             raise HTTPException(404, str(error)) from None
         return Response(png, media_type="image/png")
+
+    @routes.get("/api/studies/{reference}/findings/{label}/slices")
+    def slices(reference: str, label: str) -> dict[str, int]:
+        """How many slices the series of a finding has, and which shows it best (from 0)."""
+        found = _slice(reference, label, None, True)
+        return {"count": found.count, "key": found.key}
+
+    @routes.get(
+        "/studies/{reference}/findings/{label}/slices/{index}.png",
+        responses={200: {"content": {"image/png": {}}}},
+        response_class=Response,
+    )
+    def one_slice(reference: str, label: str, index: int, plain: bool = False) -> Response:
+        """One slice of the series of a finding, with the model's attention unless `plain`."""
+        return Response(_slice(reference, label, index, not plain).png, media_type="image/png")
+
+    @routes.get("/studies/{reference}/results/{sop_uid}.txt", include_in_schema=False)
+    def report(reference: str, sop_uid: str) -> PlainTextResponse:
+        """A structured report that was made of this study, as text."""
+        return PlainTextResponse(_report(reference, sop_uid))
+
+    def _slice(reference: str, label: str, index: int | None, painted: bool) -> Slice:
+        with reading(deps.sessions) as session:
+            study = find_study(session, reference)
+        if study is None or deps.slices is None:
+            raise HTTPException(404, "no such study; retention may have removed it")
+        try:
+            return deps.slices(study.id, label, index, painted)
+        except PictureError as error:
+            raise HTTPException(404, str(error)) from None
+
+    def _report(reference: str, sop_uid: str) -> str:
+        with reading(deps.sessions) as session:
+            study = find_study(session, reference)
+            row = find_report(session, study.id, sop_uid) if study is not None else None
+        if row is None or deps.results_dir is None:
+            raise HTTPException(404, "no such report of this study")
+        try:
+            return report_text.read(deps.results_dir / row.path)
+        except (OSError, InvalidDicomError):
+            raise HTTPException(404, "the report's file is gone or cannot be read") from None
 
     return routes
 

@@ -16,7 +16,7 @@ from agent.settings import Level
 from agent.web.access import require
 from agent.web.dependencies import WebDependencies
 from agent.web.pages import Pages
-from agent.worklist import PageRequest, WorklistEntry, WorklistFilters, WorklistPage
+from agent.worklist import PageRequest, Sort, WorklistEntry, WorklistFilters, WorklistPage
 from db.engine import reading
 from db.states import ReadingState, StudyState
 
@@ -32,6 +32,7 @@ class WorklistQuery(BaseModel):
     reading: ReadingState | Literal["open", "all"] = "open"
     finding: Annotated[str, Field(max_length=64)] = ""
     dead: bool = False
+    sort: Sort = Sort.ORDER
     page: Annotated[int, Field(ge=1)] = 1
     size: Annotated[int, Field(ge=1, le=200)] = 50
 
@@ -80,6 +81,7 @@ def router(deps: WebDependencies, pages: Pages) -> APIRouter:
                 deps.clock(),
                 query.filters,
                 PageRequest(query.page, query.size),
+                query.sort,
             )
 
     @routes.get("/", response_class=HTMLResponse, include_in_schema=False)

@@ -16,7 +16,7 @@ from agent.web.answers import ModelAnswers, answers_of
 from agent.worklist import WorklistEntry
 from agent.worklist_entries import FindingLine, finding_lines
 from db.models import Analysis, Study
-from db.queries import drafts
+from db.queries import drafts, orders
 from db.queries import worklist as queries
 from db.states import DraftState
 from inference.report.draft import Draft
@@ -141,6 +141,32 @@ class DraftDetail:
 
 
 @dataclass(frozen=True)
+class OrderDetail:
+    """What the order says beyond what is on the study."""
+
+    placer_order: str
+    filler_order: str
+    indication: str
+    priority: str
+    location: str
+    status: str
+    updated_at: dt.datetime
+
+
+@dataclass(frozen=True)
+class PriorDetail:
+    """Another study of the same patient."""
+
+    key: str
+    date: str
+    description: str
+    modalities: str
+    priority: str
+    reading_state: str
+    found: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class StudyDetail:
     """The whole study page."""
 
@@ -152,6 +178,8 @@ class StudyDetail:
     events: tuple[EventDetail, ...]
     feedback: tuple[FeedbackDetail, ...]
     draft: DraftDetail | None = None
+    order: OrderDetail | None = None
+    priors: tuple[PriorDetail, ...] = ()
 
 
 def study_detail(
@@ -195,6 +223,35 @@ def study_detail(
         ),
         feedback=tuple(FeedbackDetail(f.at, f.who, f.kind, f.text) for f in record.feedback),
         draft=_draft(session, study),
+        order=_order(session, study),
+        priors=tuple(_prior(row) for row in queries.priors(session, study)),
+    )
+
+
+def _order(session: Session, study: Study) -> OrderDetail | None:
+    row = orders.of_study(session, study)
+    if row is None:
+        return None
+    return OrderDetail(
+        placer_order=row.placer_order,
+        filler_order=row.filler_order,
+        indication=row.indication,
+        priority=row.priority,
+        location=row.location,
+        status=row.status,
+        updated_at=row.updated_at,
+    )
+
+
+def _prior(row: Study) -> PriorDetail:
+    return PriorDetail(
+        key=row.key,
+        date=row.study_date,
+        description=row.description,
+        modalities=row.modalities.replace("\\", "/"),
+        priority=row.priority,
+        reading_state=row.reading_state,
+        found=tuple(row.found.split("\n")[::2]) if row.found else (),  # display, label, display, ...
     )
 
 

@@ -204,6 +204,14 @@ def find_study(session: Session, reference: str) -> Study | None:
     return study
 
 
+def find_report(session: Session, study_id: int, sop_uid: str) -> Result | None:
+    """A structured report that was made of a study."""
+    query = sa.select(Result).where(
+        Result.study_id == study_id, Result.sop_uid == sop_uid, Result.kind == "sr"
+    )
+    return session.scalars(query).first()
+
+
 @dataclass(frozen=True)
 class SeriesRow:
     """A series and how many instances of it are there."""

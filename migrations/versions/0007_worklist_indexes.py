@@ -68,9 +68,7 @@ def _present(findings: str) -> list[str]:
         said: list[Any] = json.loads(findings)["findings"]
     except (ValueError, KeyError, TypeError):  # a row that nobody can read finds nothing
         return []
-    return [
-        str(f.get(name, "")).casefold() for f in said if _above(f) for name in ("display", "label")
-    ]
+    return [f"{f.get('display', '')}\n{f.get('label', '')}".casefold() for f in said if _above(f)]
 
 
 def _above(finding: dict[str, Any]) -> bool:

@@ -1,4 +1,5 @@
-// Keeps the page current from its fragment; keeps focus, scroll position, pictures and selection.
+// Keeps the page current from its fragment: at once when the server says there is news (server-sent
+// events), else from time to time. Keeps focus, scroll position, pictures and selection.
 "use strict";
 (() => {
   const live = document.getElementById("live");
@@ -14,6 +15,11 @@
   let timer = 0;
   let pressed = false; // a click must end on the element where it began
   let asked = 0; // number of the latest request; answers to earlier ones are dropped
+  let busy = false; // a request is under way; news meanwhile are fetched after it
+  let again = false;
+  let events = null; // the stream of news; none while the page is hidden (browsers allow few)
+  let told = false; // whether the stream is open, so that asking may be rare
+  const RARELY_MS = 15000;
 
   const clock = (moment) => moment.toLocaleTimeString([], { hour12: false });
 
@@ -26,7 +32,14 @@
     for (const row of fresh.querySelectorAll("tr[id]")) {
       const old = document.getElementById(row.id);
       old?.classList.remove("is-new");
+      const selected = old?.classList.contains("is-selected");
+      old?.classList.remove("is-selected");
       if (old && old.outerHTML === row.outerHTML) row.replaceWith(old);
+      if (selected) old.classList.add("is-selected");
+    }
+    for (const part of fresh.querySelectorAll("[data-keep]")) { // what the reader has set up stays
+      const old = document.getElementById(part.id);
+      if (old && old.dataset.keep === part.dataset.keep) part.replaceWith(old);
     }
     const pictures = new Map([...live.querySelectorAll("img")].map((i) => [i.getAttribute("src"), i]));
     for (const image of fresh.querySelectorAll("img")) {
@@ -56,6 +69,7 @@
     scrollTo(scrollX, top);
     if (shown !== null) tell(before);
     shown = html;
+    document.dispatchEvent(new CustomEvent("worklist:shown"));
   }
 
   function tell(before) {
@@ -84,6 +98,7 @@
   async function refresh() {
     clearTimeout(timer);
     const mine = ++asked;
+    busy = true;
     try {
       const answer = await fetch(live.dataset.fragment + location.search, {
         signal: AbortSignal.timeout(Math.max(10000, everyMs)),
@@ -101,7 +116,33 @@
       if (mine !== asked) return;
       connected(false, "");
     }
-    if (mine === asked && !document.hidden) timer = setTimeout(refresh, everyMs);
+    if (mine !== asked) return;
+    busy = false;
+    if (again) { again = false; refresh(); return; }
+    if (!document.hidden) timer = setTimeout(refresh, told ? Math.max(everyMs, RARELY_MS) : everyMs);
+  }
+
+  function news() {
+    if (busy) again = true;
+    else refresh();
+  }
+
+  function listen() {
+    if (events || document.hidden) return;
+    events = new EventSource("/events");
+    events.addEventListener("hello", () => { told = true; news(); });
+    events.addEventListener("change", news);
+    events.onerror = () => {
+      told = false;
+      if (events?.readyState === EventSource.CLOSED) { events = null; setTimeout(listen, RARELY_MS); }
+      news();
+    };
+  }
+
+  function deafen() {
+    events?.close();
+    events = null;
+    told = false;
   }
 
   function goTo(url) {
@@ -109,21 +150,19 @@
     refresh();
   }
 
-  async function post(button) {
-    button.disabled = true;
+  async function post(url, body, label) {
     try {
-      const answer = await fetch(button.dataset.post, {
+      const answer = await fetch(url, {
         method: "POST",
         headers: { "Content-Type": "application/json" },
-        body: button.dataset.body,
+        body,
       });
       const said = await answer.json().catch(() => ({}));
-      if (answer.ok) announce.textContent = `${button.textContent}: recorded`;
+      if (answer.ok) announce.textContent = `${label}: recorded`;
       else failed(typeof said.detail === "string" ? said.detail : `the server answered ${answer.status}`);
     } catch {
       failed("the server could not be reached");
     }
-    button.disabled = false;
     refresh();
   }
 
@@ -137,11 +176,14 @@
   for (const end of ["pointerup", "pointercancel", "dragend", "blur"]) addEventListener(end, () => { pressed = false; });
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button[data-post]");
-    if (button) post(button);
+    if (!button) return;
+    button.disabled = true;
+    post(button.dataset.post, button.dataset.body, button.textContent).finally(() => { button.disabled = false; });
   });
+  document.addEventListener("worklist:post", (event) => post(event.detail.url, event.detail.body, event.detail.label));
   if (form) {
     const filter = () => {
-      const values = [...new FormData(form)].filter(([name, value]) => value && !(name === "reading" && value === "open"));
+      const values = [...new FormData(form)].filter(([name, value]) => value && !(name === "reading" && value === "open") && !(name === "sort" && value === "order"));
       goTo(values.length ? `/?${new URLSearchParams(values)}` : "/");
     };
     let typing = 0;
@@ -151,6 +193,13 @@
     }
     document.documentElement.classList.add("has-script");
   }
-  document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) { deafen(); return; }
+    listen();
+    refresh();
+  });
+  addEventListener("pagehide", deafen);
+  addEventListener("pageshow", (event) => { if (event.persisted) { listen(); refresh(); } });
   timer = setTimeout(refresh, everyMs);
+  listen();
 })();
