@@ -9,7 +9,9 @@ import typer
 
 from agent import __version__
 from agent.commands import (
+    accounts,
     analyze,
+    audit,
     config,
     database,
     deliveries,
@@ -59,6 +61,8 @@ app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(hl7.app, name="hl7")
 app.add_typer(packs.app, name="packs")
 app.add_typer(prima.app, name="prima")
+app.add_typer(accounts.app, name="accounts")
+app.add_typer(audit.app, name="audit")
 app.add_typer(database.app, name="db")
 app.add_typer(vllm.app, name="vllm")
 app.add_typer(config.app, name="config")

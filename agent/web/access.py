@@ -14,11 +14,14 @@ from fastapi import HTTPException, WebSocketException
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 
+from agent.access.address import client, is_loopback, is_trusted
 from agent.access.principal import ANONYMOUS, Principal, Role, Via
+from agent.settings_access import WebAccess
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "x-csrf-token"
 CSRF_FIELD = "csrf_token"
+MAX_NAME = 128
 
 #: Set by `require`, so that templates and handlers know who asks.
 _asking: contextvars.ContextVar[Principal | None] = contextvars.ContextVar("asking", default=None)
@@ -27,9 +30,6 @@ _asking: contextvars.ContextVar[Principal | None] = contextvars.ContextVar("aski
 class AccessControl(Protocol):
     """What the application knows about people; kept in ``app.state.access``."""
 
-    login_path: str
-    """Where a browser is sent to log in; empty when nobody does."""
-
     def identify(self, connection: HTTPConnection) -> Principal | None:
         """Who asks; None when we do not know them."""
 
@@ -37,18 +37,20 @@ class AccessControl(Protocol):
 class OpenAccess:
     """Nobody logs in: this machine only, or behind a proxy that names the user in a header."""
 
-    login_path = ""
-
-    def __init__(self, user_header: str = "", header_role: Role = Role.ADMINISTRATOR) -> None:
+    def __init__(self, web: WebAccess, user_header: str) -> None:
+        self._web = web
         self._user_header = user_header
-        self._header_role = header_role
 
-    def identify(self, connection: HTTPConnection) -> Principal:
-        """Whom the proxy names, else nobody in particular."""
+    def identify(self, connection: HTTPConnection) -> Principal | None:
+        """Whom the proxy names; behind one, nobody comes in unnamed."""
         if not self._user_header:
             return Principal(ANONYMOUS, Role.ADMINISTRATOR)
-        named = connection.headers.get(self._user_header, "").strip()
-        return Principal(named or ANONYMOUS, self._header_role, Via.PROXY)
+        named = connection.headers.get(self._user_header, "").strip()[:MAX_NAME]
+        if named and is_trusted(peer(connection), self._web.trusted_proxies):
+            return Principal(named, self._web.user_header_role, Via.PROXY)
+        if self._web.behind_proxy or not is_loopback(self._web.host):
+            return None
+        return Principal(ANONYMOUS, self._web.user_header_role, Via.PROXY)
 
 
 class Requires:
@@ -63,6 +65,7 @@ class Requires:
         Raises:
             HTTPException, WebSocketException: 401 unknown, 403 not allowed or no CSRF token.
         """
+        connection.state.door = _door(connection)  # for the audit trail, whatever the outcome
         principal = await _identify(connection)
         if principal is None:
             raise _refusal(connection, 401, "log in, or send a bearer token")
@@ -87,9 +90,28 @@ def who(connection: HTTPConnection) -> Principal:
     return principal
 
 
+def peer(connection: HTTPConnection) -> str:
+    """The address of the other end of the wire."""
+    return connection.client.host if connection.client else ""
+
+
+def address(connection: HTTPConnection) -> str:
+    """The address of the client, behind the proxies we trust."""
+    forwarded = connection.headers.get("x-forwarded-for", "")
+    networks: tuple[str, ...] = connection.app.state.trusted_proxies
+    return client(peer(connection), forwarded, networks)
+
+
 def asking() -> Principal | None:
     """Who asks, for templates; None outside of a request or before the door."""
     return _asking.get()
+
+
+def _door(connection: HTTPConnection) -> tuple[str, str, dict[str, object]]:
+    """Method, path template and path parameters of the route."""
+    scope = connection.scope
+    template = getattr(scope.get("route"), "path", "") or connection.url.path
+    return scope.get("method", "GET"), template, dict(connection.path_params)
 
 
 async def _identify(connection: HTTPConnection) -> Principal | None:
@@ -108,10 +130,10 @@ async def _is_own_page(connection: HTTPConnection, principal: Principal) -> bool
     A WebSocket handshake is a GET that changes nothing by itself, but any site may ask for one with
     our cookie: the origin must be ours.
     """
+    if connection.scope["type"] == "websocket":
+        return principal.via is Via.TOKEN or _same_origin(connection)
     if principal.via is not Via.SESSION:
         return True
-    if connection.scope["type"] == "websocket":
-        return _same_origin(connection)
     if connection.scope["method"] in SAFE_METHODS:
         return True
     sent = connection.headers.get(CSRF_HEADER) or await _form_token(connection)
@@ -130,7 +152,9 @@ async def _form_token(connection: HTTPConnection) -> str:
 
 
 def _same_origin(connection: HTTPConnection) -> bool:
-    origin = connection.headers.get("origin", "")
+    origin = connection.headers.get("origin")
+    if origin is None:  # no browser
+        return True
     return origin.partition("://")[2] == connection.headers.get("host", "")
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agent.access.address import is_loopback
 
 MAX_BODY_BYTES = 64 * 1024
 
@@ -27,6 +29,8 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 
+STRICT_TRANSPORT = {"Strict-Transport-Security": "max-age=31536000"}
+
 
 class Guard:
     """ASGI middleware: refuses foreign Host headers and large bodies, adds the headers to all.
@@ -36,12 +40,25 @@ class Guard:
     loopback names.
     """
 
-    def __init__(self, app: ASGIApp, bound_host: str) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        bound_host: str,
+        is_upload: Callable[[str, str], bool] = lambda _method, _path: False,
+        public_url: str = "",
+        tls: bool = False,
+    ) -> None:
         self._app = app
+        self._is_upload = is_upload
         self._loopback_only = is_loopback(bound_host)
+        self._public_name = hostname(urlsplit(public_url).netloc)
+        self._headers = {**SECURITY_HEADERS, **(STRICT_TRANSPORT if tls else {})}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve or refuse one request."""
+        if scope["type"] == "websocket" and self._is_foreign(Headers(scope=scope)):
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -49,17 +66,23 @@ class Guard:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
+                for name, value in self._headers.items():
                     headers.setdefault(name, value)
             await send(message)
 
-        refusal = self._refusal(scope["method"], Headers(scope=scope))
+        refusal = self._refusal(scope["method"], scope["path"], Headers(scope=scope))
         await (refusal or self._app)(scope, receive, send_with_headers)
 
-    def _refusal(self, method: str, headers: Headers) -> JSONResponse | None:
-        if self._loopback_only and not is_loopback(hostname(headers.get("host", ""))):
+    def _is_foreign(self, headers: Headers) -> bool:
+        """Whether the request names another host; a proxy in front passes its public name."""
+        name = hostname(headers.get("host", ""))
+        ours = is_loopback(name) or (bool(name) and name == self._public_name)
+        return self._loopback_only and not ours
+
+    def _refusal(self, method: str, path: str, headers: Headers) -> JSONResponse | None:
+        if self._is_foreign(headers):
             return _refuse(421, "this server answers to 127.0.0.1 and localhost only")
-        if method in {"GET", "HEAD"}:
+        if method in {"GET", "HEAD", "OPTIONS"} or self._is_upload(method, path):
             return None
         length = headers.get("content-length")
         if length is None or not length.isdecimal():
@@ -88,16 +111,6 @@ def require_own_json(request: Request) -> None:
 def hostname(host_header: str) -> str:
     """The name in a Host header, without its port."""
     return urlsplit(f"//{host_header}").hostname or ""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's loopback."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _refuse(status: int, why: str) -> JSONResponse:

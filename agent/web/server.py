@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
+from typing import Any
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 
 from agent.errors import AgentError
+from agent.settings_base import TlsSettings
 
 START_TIMEOUT_S = 15.0
 DRAIN_TIMEOUT_S = 5
@@ -27,7 +30,9 @@ class WebServerError(AgentError):
 class WebServer:
     """uvicorn in a thread; `port` is known after `start`, also when 0 was asked for."""
 
-    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+    def __init__(
+        self, app: FastAPI, host: str, port: int, tls: TlsSettings | None = None
+    ) -> None:
         self._app = app
         self.host = host
         self.port = port
@@ -37,6 +42,8 @@ class WebServer:
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,  # whose word counts is decided in `agent.web.access`
+            **_certificate(tls),
             lifespan="off",
             ws="websockets-sansio",
             timeout_graceful_shutdown=DRAIN_TIMEOUT_S,
@@ -74,6 +81,21 @@ class WebServer:
         self._thread.join(DRAIN_TIMEOUT_S + 5)
         self._thread = None
         log.info("web_stopped")
+
+
+def _certificate(tls: TlsSettings | None) -> dict[str, Any]:
+    """TLS 1.2 and newer, as Python's defaults have it."""
+    if tls is None or tls.certificate is None or tls.key is None:
+        return {}
+    for path in (tls.certificate, tls.key):
+        if not path.is_file():
+            raise WebServerError(f"web.tls: {path.name} is not a file; give certificate and key")
+    return {
+        "ssl_certfile": str(tls.certificate),
+        "ssl_keyfile": str(tls.key),
+        "ssl_ca_certs": str(tls.ca) if tls.ca else None,
+        "ssl_cert_reqs": ssl.CERT_REQUIRED if tls.ca else ssl.CERT_NONE,
+    }
 
 
 def _bind(host: str, port: int) -> socket.socket:
