@@ -81,6 +81,6 @@ def test_nothing_to_tell_apart_costs_nothing() -> None:
 
 
 def test_the_total_weighs_discrimination_by_three_percent() -> None:
-    """clip + 0.03 * discrimination."""
+    """Discrimination is worth 0.03 of what it says."""
     total = objectives.total_objective(torch.tensor(2.0), torch.tensor(10.0))
     assert total.item() == pytest.approx(2.3)

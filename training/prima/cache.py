@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 import torch
-from safetensors.torch import safe_open, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from inference.errors import InferenceError
 from inference.prima.analyse import encode

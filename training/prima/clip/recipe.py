@@ -106,8 +106,8 @@ def train(
         torch.manual_seed(config.seed)
         reader = ReportReader(config.text)
         visual = build_visual(config, names)
-        text = build_tower(config.text, reader.size, config.size.features)
-        module = ClipLoss(visual, text, place).to(place.device).train()
+        tower = build_tower(config.text, reader.size, config.size.features)
+        module = ClipLoss(visual, tower, place).to(place.device).train()
         optimizer = torch.optim.Adam(
             module.parameters(), lr=config.rate, weight_decay=config.weight_decay
         )

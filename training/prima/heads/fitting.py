@@ -5,6 +5,7 @@ Legend: B studies, E width of an embedding, C outputs.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -114,7 +115,8 @@ def fit(
 
     Args:
         labels: names of the outputs.
-        training, validation: embeddings [B, E] and truth [B, C]; with `exclusive`, levels [B].
+        training: embeddings [B, E] and truth [B, C]; with `exclusive`, levels [B].
+        validation: the same of the studies that choose the epoch.
         config: of the training.
         out: folder of this network.
         place: this process.
@@ -187,7 +189,7 @@ class _Best:
             if score <= self._found.get(name, {}).get("auroc", -1.0):
                 continue
             state = {k: v.detach().cpu() for k, v in self._module.network.state_dict().items()}
-            _replace(self._path(name), lambda file, kept=state: torch.save(kept, file))
+            _replace(self._path(name), functools.partial(torch.save, state))
             self._found[name] = {"auroc": score, "threshold": threshold, "index": index}
         text = json.dumps(self._found, indent=1)
         _replace(self._file, lambda file: file.write_text(text, encoding="utf-8"))

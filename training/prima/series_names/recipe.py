@@ -41,9 +41,9 @@ class SeriesNamesRun:
         series: in a step, on each process, of as many studies.
     """
 
-    layers: Layers = Layers(8, 16, 64, 1024)
+    layers: Layers = field(default_factory=lambda: Layers(8, 16, 64, 1024))
     registers: int = 10
-    names: NameSize = NameSize()
+    names: NameSize = field(default_factory=NameSize)
     features: int = 128
     series: int = 64
     steps: int = 20_000

@@ -135,7 +135,7 @@ class Blocks:
         edges = [0, *accumulate([count // len(chosen)] * (len(chosen) - 1)), count]
         for number, wanted in zip(chosen, np.diff(edges), strict=True):
             held = cache.count_blocks(self.files[number])
-            rows = rng.choice(held, int(wanted), replace=held < wanted)
+            rows = rng.choice(held, int(wanted), replace=bool(held < wanted))
             parts.append(cache.read_blocks(self.files[number], [int(r) for r in rows]))
         return torch.cat(parts)
 
@@ -153,7 +153,8 @@ def join_codebooks(book: Codebook, sizes: Tensor, sums: Tensor, place: Place) ->
 
     Args:
         book: moved by this process' batch.
-        sizes, sums: its running means before.
+        sizes: its running counts before.
+        sums: its running sums before.
         place: this process.
     """
     keep = book.config.decay * (place.world - 1)

@@ -1,0 +1,1 @@
+"""Visual instruction tuning of the findings model (arXiv 2511.18640, Methods, "Generative")."""
