@@ -24,6 +24,7 @@ from agent.commands import (
     serve,
     studies,
     train,
+    train_more,
     vllm,
 )
 from agent.commands.common import ExitCode
@@ -55,7 +56,7 @@ app.command("analyze")(analyze.analyze)
 app.command("send")(send.send)
 app.command("doctor")(doctor.doctor)
 app.command("evaluate")(train.evaluate)
-app.add_typer(train.app, name="train")
+app.add_typer(train_more.app, name="train")
 app.add_typer(studies.app, name="studies")
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(hl7.app, name="hl7")
