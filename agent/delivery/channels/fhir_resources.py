@@ -69,6 +69,7 @@ def task(told: Announcement, settings: FhirSending) -> Resource:
             "input": [{"type": {"text": "imaging study"}, "valueReference": _imaging_study(told)}],
         }
     )
+    return made
 
 
 def report(told: Announcement, settings: FhirSending) -> Resource:
