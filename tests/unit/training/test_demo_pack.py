@@ -176,7 +176,7 @@ def test_committed_pack_meets_its_card_on_fresh_studies() -> None:
     cases = [
         case
         for modality in network.MODALITIES
-        for case in draw_cases(FRESH_SEED, modality, Split.TEST, 6)
+        for case in draw_cases(FRESH_SEED, modality, Split.TEST, 3)
     ]
     seen = observe.observe(COMMITTED, cases, workers=2)
     manifest = packs.load_manifest(COMMITTED)

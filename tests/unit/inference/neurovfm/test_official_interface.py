@@ -15,7 +15,7 @@ import torch
 from factories.neurovfm import ENCODER, head_volume
 
 import inference.neurovfm
-from inference.errors import ConfigError, InferenceError, InputError, NoVolumeError
+from inference.errors import ConfigError, InputError, NoVolumeError
 from inference.neurovfm import (
     StudyPreprocessor,
     interpret_findings,
@@ -110,12 +110,16 @@ def test_other_patch_sizes_are_refused():
         StudyPreprocessor(patch_size=(8, 8, 8))
 
 
-@pytest.mark.parametrize("call", [lambda: load_vlm("x"), lambda: interpret_findings("x")])
-def test_what_is_not_built_in_yet_says_so(call: Callable[[], object]):
-    """The names have their place and tell what to use instead."""
-    with pytest.raises(NotImplementedError, match="not part of this version") as caught:
-        call()
-    assert isinstance(caught.value, InferenceError)
+def test_findings_leave_the_house_only_by_a_client_that_was_named():
+    """The reference asks a public service by default; here nobody is asked unless named."""
+    with pytest.raises(NotImplementedError, match="name the client"):
+        interpret_findings("A bleed.")
+
+
+def test_a_findings_model_that_is_not_there_is_said():
+    """By its name."""
+    with pytest.raises(WeightsError, match="no such model directory"):
+        load_vlm("x")
 
 
 def test_reading_labels_does_not_import_torch():
