@@ -15,10 +15,12 @@ from inference.report.draft import ClinicalContext, Draft, Sentence, Source, Ver
 from inference.report.guard import parsing
 from inference.report.guard.evidence import Evidence
 from inference.report.guard.rules import NO_SUBJECT, rule
+from inference.report.guard.spelling import normal
 from inference.report.guard.study import Study
 from inference.report.guard.vocabulary import Kind, vocabulary
 
 LONGEST_QUOTE = 80
+LONGEST_SENTENCE = 2000
 _EXAM = frozenset({Kind.MODALITY, Kind.CONTRAST, Kind.SERIES, Kind.FILLER, Kind.JOIN})
 
 
@@ -48,16 +50,19 @@ def check(draft: Draft, findings: Sequence[Findings], context: ClinicalContext) 
 
 
 def _checked(sentence: Sentence, evidence: Evidence, study: Study) -> Sentence:
+    if len(sentence.text) > LONGEST_SENTENCE:
+        return _verdict(sentence, "too long to be one sentence")
     items = parsing.items(sentence.text, study.vocabulary)
     why = study.refuses(sentence.text, items)
     if why:
         return _verdict(sentence, why)
+    whole = normal(sentence.text)
     found = parsing.segments(sentence.text, study.vocabulary)
     labels: dict[str, None] = {}
     for segment in found:
         ruling = rule(segment, evidence, study)
         if ruling.reason:
-            quoted = f"\u201c{_short(segment.text)}\u201d: " if len(found) > 1 else ""
+            quoted = f"\u201c{_short(segment.within(whole))}\u201d: " if len(found) > 1 else ""
             return _verdict(sentence, f"{quoted}{ruling.reason}")
         labels.update(dict.fromkeys(ruling.labels))
     return _verdict(sentence, "" if found else NO_SUBJECT, tuple(labels))

@@ -51,13 +51,13 @@ def items(text: str, vocabulary: Vocabulary) -> tuple[Item, ...]:
     while at < len(words):
         age = ages.get(words[at].start)
         if age is not None:
-            found.append(Item(Kind.AGE, age.group(1), age.group(), at == 0))
+            found.append(Item(Kind.AGE, age.group(1), age.group(), *age.span(), at == 0))
             at += sum(1 for word in words[at:] if word.start < age.end())
             continue
         meaning, length = _match(words, at, vocabulary)
         if meaning is not None:
-            shown = whole[words[at].start : words[at + length - 1].end]
-            found.append(Item(meaning.kind, meaning.value, shown, at == 0))
+            start, end = words[at].start, words[at + length - 1].end
+            found.append(Item(meaning.kind, meaning.value, whole[start:end], start, end, at == 0))
         at += length
     return tuple(found)
 
@@ -141,7 +141,7 @@ def _merged(pieces: Sequence[Segment]) -> list[Segment]:
             waiting += piece.items
         elif not piece.claims:
             found[-1] = Segment((*found[-1].items, *piece.items), found[-1].connector)
-            waiting += piece.of(*SIDES)
+            waiting += () if piece.of(Kind.UNKNOWN) else piece.of(*SIDES)
         else:
             connector = piece.connector if found else ""
             if piece.connector in _PAUSES and any(item.kind in DENIALS for item in waiting):

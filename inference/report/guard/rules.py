@@ -43,7 +43,7 @@ def rule(segment: Segment, evidence: Evidence, study: Study) -> Ruling:
     if segment.of(Kind.SWEEPING, Kind.WELL):
         return Ruling(EVERYTHING)
     if segment.of(*_PERSON) and not segment.of(Kind.VAGUE) and segment.polarity is Polarity.SAYS:
-        return Ruling(_ungraded(segment))
+        return Ruling(study.presented(segment))
     return Ruling(NO_SUBJECT)
 
 

@@ -24,13 +24,19 @@ class Polarity(enum.Enum):
 
 @dataclass(frozen=True)
 class Item:
-    """A phrase of the sentence and what it means."""
+    """A phrase of the sentence and what it means.
+
+    Attributes:
+        start, end: its place in the `normal` text.
+        first: stands at the beginning of the sentence, where any word is capitalized.
+    """
 
     kind: Kind
     value: str
     text: str
+    start: int
+    end: int
     first: bool
-    """Stands at the beginning of the sentence, where any word is capitalized."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +52,9 @@ class Segment:
     connector: str
     polarity: Polarity = Polarity.SAYS
 
-    @property
-    def text(self) -> str:
-        """As written, without marks."""
-        return " ".join(item.text for item in self.items)
+    def within(self, text: str) -> str:
+        """As it stands in the `normal` text."""
+        return text[min(i.start for i in self.items) : max(i.end for i in self.items)]
 
     def of(self, *kinds: Kind) -> tuple[Item, ...]:
         """Items of these kinds, in order."""

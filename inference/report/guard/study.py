@@ -22,8 +22,9 @@ _NEVER = {
 }
 ADULT_FROM = 18
 _SEX = {Kind.MALE: "M", Kind.FEMALE: "F"}
-_CONTEXT = frozenset({Kind.HISTORY, Kind.AGE, Kind.MALE, Kind.FEMALE})
+_PERSON = frozenset({Kind.AGE, Kind.MALE, Kind.FEMALE, Kind.ADULT, Kind.CHILD})
 _DOUBTFUL = frozenset({Kind.DENIES_NEXT, Kind.DENIES_LAST, Kind.DENIES_EITHER, Kind.DOUBT})
+_FREE = frozenset({Kind.FILLER, Kind.JOIN, *_PERSON})
 _QUOTES = frozenset(stems("indication information exam study for"))
 """Last words of phrases that announce the order's own words."""
 _UNIT = re.compile(
@@ -117,17 +118,28 @@ class Study:
                 return f"the age is not that of the patient ({item.text})"
         return ""
 
+    def presented(self, segment: Segment) -> str:
+        """Why words beside age and sex ("man with headache") are not the order's."""
+        for item in segment.items:
+            if item.kind not in _FREE and not self.ordered(item):
+                return f"the order does not say {item.text!r}"
+        return ""
+
     def told(self, segment: Segment) -> str:
         """Why a segment on history or complaints is not in the order; empty when it is.
 
         Its words must stand in the order together and in their order. An order that denies or asks
         says nothing of the past: "no history of stroke", "stroke?".
         """
-        said = _words(" ".join(i.text for i in segment.items if i.kind not in _CONTEXT))
-        quoted = any(stems(i.text)[-1] in _QUOTES for i in segment.of(Kind.HISTORY))
+        announced, *_ = segment.of(Kind.HISTORY)
+        rest = (i for i in segment.items if i is not announced and i.kind not in _PERSON)
+        said = _words(" ".join(item.text for item in rest))
+        quoted = stems(announced.text)[-1] in _QUOTES
         ordered = _words(self.context.indication)
         size = len(said)
-        if not any(ordered[n : n + size] == said for n in range(len(ordered) - size + 1)):
+        if not said or not any(
+            ordered[n : n + size] == said for n in range(len(ordered) - size + 1)
+        ):
             return "the order does not say so"
         return (
             "" if quoted or not self._doubtful else "the order denies or asks; it does not say so"

@@ -185,6 +185,42 @@ def test_identity_is_not_repeated_in_the_reason() -> None:
     assert "4711" not in in_scene("MRN 0471123: midline shift.", "ct_subdural").reason
 
 
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("58-year-old woman with left-sided weakness.", Verdict.SUPPORTED),
+        ("58-year-old woman with left-sided weakness and acute infarct.", Verdict.SUPPORTED),
+        ("58-year-old woman with right-sided weakness.", Verdict.UNSUPPORTED),
+        ("58-year-old woman with aphasia.", Verdict.UNSUPPORTED),
+        ("History of left-sided weakness.", Verdict.SUPPORTED),
+        ("History of weakness this morning.", Verdict.UNSUPPORTED),
+        ("Indication:", Verdict.UNSUPPORTED),
+        ("Male patient with acute infarct.", Verdict.UNSUPPORTED),
+        ("Pediatric patient with acute infarct.", Verdict.UNSUPPORTED),
+    ],
+)
+def test_what_is_said_of_the_patient_stands_in_order_and_header(
+    text: str, verdict: Verdict
+) -> None:
+    """Age, sex and complaints in the order's own words; the side of a complaint, too."""
+    sentence = in_scene(text, "mr_stroke")
+    assert sentence.verdict is verdict, sentence.reason
+
+
+@pytest.mark.parametrize("indication", ["Stroke?", "No history of stroke", "Possible stroke"])
+def test_an_order_that_asks_or_denies_tells_no_history(indication: str) -> None:
+    """Its words may be quoted as the indication and not turned into a fact."""
+    context = ClinicalContext("CT", indication=indication)
+    assert judged("History of stroke.", context=context).verdict is Verdict.UNSUPPORTED
+    quoted = judged(f"Indication: {indication}", context=context)
+    assert quoted.verdict is Verdict.SUPPORTED, quoted.reason
+
+
+def test_endless_text_is_not_taken_apart() -> None:
+    """No sentence is that long; a writer that runs on must not hold up the node."""
+    assert in_scene("no hemorrhage, " * 1000, "ct_clear").reason == "too long to be one sentence"
+
+
 pieces = st.one_of(st.sampled_from(WORDS), st.sampled_from([",", ";", ".", "9 mm", "(", "Miller"]))
 texts = st.one_of(st.text(max_size=80), st.lists(pieces, max_size=10).map(" ".join))
 
