@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.delivery.announcements import Announcement, Opinion
+from agent.results import sentences
 from agent.settings_messages import FhirSending
 from agent.workitems import content
 from inference.findings import Code, Status
-from inference.report.draft import Verdict
 
 Resource = dict[str, Any]
 
@@ -155,7 +155,10 @@ def _conclusion(told: Announcement) -> list[str]:
         lines += _of_model(opinion)
     if told.draft:
         lines.append(f"DRAFT, not verified, written by {told.draft.model}:")
-        lines += [s.text for s in told.draft.sentences if s.verdict is not Verdict.UNSUPPORTED]
+        kept = sentences.told(told.draft, unsupported=told.unsupported)
+        lines += [sentences.marked(sentence) for sentence in kept]
+        left_out = len(told.draft.sentences) - len(kept)
+        lines += [f"{left_out} sentences without support were left out."] if left_out else []
     return lines
 
 

@@ -12,11 +12,12 @@ from typing import Any
 
 from agent.delivery.announcements import Announcement, Kind, Opinion
 from agent.delivery.channels import http_peer
+from agent.results import sentences
 from agent.settings import Destination
 from agent.settings_messages import WebhookSending
 from dicom_nodes.errors import NodeConfigError, NodeError
 from dicom_nodes.web import http
-from inference.report.draft import Draft, Verdict
+from inference.report.draft import Draft
 
 TIMESTAMP, SIGNATURE = "X-Worklist-Agent-Timestamp", "X-Worklist-Agent-Signature"
 IDEMPOTENCY_KEY = "Idempotency-Key"
@@ -100,7 +101,7 @@ def body(told: Announcement, settings: WebhookSending) -> bytes:
     }
     if told.kind is Kind.REPORT and settings.findings:
         said["models"] = [_opinion(one) for one in told.opinions]
-        said["draft"] = _draft(told.draft) if told.draft else None
+        said["draft"] = _draft(told.draft, unsupported=told.unsupported) if told.draft else None
     return json.dumps(said, ensure_ascii=False, sort_keys=True).encode()
 
 
@@ -146,7 +147,13 @@ def _opinion(opinion: Opinion) -> dict[str, Any]:
     }
 
 
-def _draft(draft: Draft) -> dict[str, Any]:
-    """What the guard found unsupported stays here."""
-    kept = [s.text for s in draft.sentences if s.verdict is not Verdict.UNSUPPORTED]
-    return {"model": draft.model, "exam": draft.exam_type, "verified": False, "sentences": kept}
+def _draft(draft: Draft, *, unsupported: bool) -> dict[str, Any]:
+    """What the guard found unsupported only where the site wants it."""
+    kept = sentences.told(draft, unsupported=unsupported)
+    return {
+        "model": draft.model,
+        "exam": draft.exam_type,
+        "verified": False,
+        "sentences": [sentences.marked(sentence) for sentence in kept],
+        "left_out": len(draft.sentences) - len(kept),
+    }
