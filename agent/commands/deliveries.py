@@ -73,3 +73,40 @@ def retry(
         except AgentError as error:
             common.fail(str(error))
     typer.echo(f"{count} deliveries are due again; a running agent sends them within seconds")
+
+
+@app.command("preview")
+def preview(
+    study: Annotated[str, typer.Argument(help="Study id or Study Instance UID.")],
+    destination: Annotated[
+        str, typer.Option(help="Name of a destination that is told: hl7, ups, webhook, fhir ...")
+    ],
+    kind: Annotated[str, typer.Option(help="priority or report.")] = "priority",
+    config: common.ConfigOption = None,
+) -> None:
+    """Print what a destination would be told about a study. Sends nothing.
+
+    The message may hold the patient's name.
+    """
+    from agent.delivery import previews
+    from agent.delivery.announcements import Kind
+    from agent.settings import MESSAGE_DESTINATIONS
+
+    if kind not in list(Kind):
+        common.fail(f"no kind {kind!r}; kinds are: {', '.join(Kind)}", common.ExitCode.USAGE)
+    loaded = common.load_config(config)
+    told = {d.name: d for d in loaded.destinations if d.kind in MESSAGE_DESTINATIONS}
+    if destination not in told:
+        common.fail(
+            f"no destination {destination!r} that is told; configured: {', '.join(told) or 'none'}",
+            common.ExitCode.USAGE,
+        )
+    with common.database(loaded) as sessions, sessions() as session:
+        text = previews.preview(
+            session,
+            study,
+            told[destination],
+            Kind(kind),
+            unsupported=loaded.report.push_unsupported,
+        )
+    typer.echo(text)

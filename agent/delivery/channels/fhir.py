@@ -66,7 +66,7 @@ class _Server:
     settings: FhirSending
 
     def put(self, resource: Resource, ours: frozenset[str]) -> None:
-        """Conditional create by identifier; what exists is changed while its status is in `ours`."""
+        """Conditional create by identifier; what exists is changed while its status is `ours`."""
         kind, name = resource["resourceType"], resource["identifier"][0]
         token = f"{name['system']}|{name['value']}"
         answer = self.client.post(

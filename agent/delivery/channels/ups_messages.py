@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
@@ -50,10 +51,20 @@ def task(told: Announcement, settings: UpsSending) -> Task:
 
 def text(made: Task) -> str:
     """For people."""
-    lines = [f"workitem {made.uid}", str(made.whole)]
+    lines = [f"workitem {made.uid}", *_lines(made.whole)]
     if made.replaces:
         lines.append(f"cancels workitem {made.replaces}")
     return "\n".join(lines)
+
+
+def _lines(ds: Dataset, indent: str = "  ") -> Iterator[str]:
+    for element in ds:
+        if element.VR != "SQ":
+            yield f"{indent}{element.keyword}: {element.value}"
+            continue
+        yield f"{indent}{element.keyword}: {len(element.value)} items"
+        for item in element.value:
+            yield from _lines(item, indent + "  ")
 
 
 def _uids(told: Announcement, settings: UpsSending) -> tuple[str, str]:
