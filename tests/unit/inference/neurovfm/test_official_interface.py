@@ -15,7 +15,7 @@ import torch
 from factories.neurovfm import ENCODER, head_volume
 
 import inference.neurovfm
-from inference.errors import ConfigError, InputError, NoVolumeError
+from inference.errors import ConfigError, InputError, NoVolumeError, WeightsError
 from inference.neurovfm import (
     StudyPreprocessor,
     interpret_findings,
