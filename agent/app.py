@@ -24,6 +24,7 @@ from agent.intake.handler import IntakeHandler, IntakeSettings
 from agent.observability import logs
 from agent.orders.service import OrdersService
 from agent.own_series import OwnSeries
+from agent.routing.book import RuleBook
 from agent.schedule import Schedule
 from agent.web import access_parts
 from agent.web.app import create_app
@@ -300,6 +301,7 @@ def _web(
         clock=base.clock,
         version=__version__,
         dicomweb=dicomweb.of(base, intake),
+        rules=RuleBook.of(config),
         **access_parts.of(base),
     )
     app = create_app(deps)

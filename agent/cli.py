@@ -20,6 +20,7 @@ from agent.commands import (
     hl7,
     packs,
     prima,
+    rules,
     send,
     serve,
     studies,
@@ -64,6 +65,7 @@ app.add_typer(packs.app, name="packs")
 app.add_typer(prima.app, name="prima")
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(audit.app, name="audit")
+app.add_typer(rules.app, name="rules")
 app.add_typer(database.app, name="db")
 app.add_typer(vllm.app, name="vllm")
 app.add_typer(config.app, name="config")

@@ -20,6 +20,7 @@ from agent.web import (
     routes_events,
     routes_health,
     routes_operations,
+    routes_rules,
     routes_study,
     routes_worklist,
 )
@@ -55,6 +56,8 @@ def create_app(deps: WebDependencies) -> FastAPI:
     app.state.changes = Changes(lambda: _stamp(deps))
     app.include_router(routes_events.router(app.state.changes))
     app.include_router(routes_operations.router(deps, pages))
+    if deps.rules is not None:
+        app.include_router(routes_rules.router(deps, pages, deps.rules))
     app.include_router(routes_health.router(deps))
     app.include_router(_description(app))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

@@ -14,6 +14,7 @@ from agent.access.oidc import Oidc
 from agent.clock import utc_now
 from agent.health import Health
 from agent.observability.metrics import Metrics
+from agent.routing.book import RuleBook
 from agent.settings import Destination, PrioritySettings, WebSettings
 from agent.web.access import AccessControl
 from agent.web.trail import Trail
@@ -69,6 +70,8 @@ class WebDependencies:
     """Where people log in, if not here."""
     audit: Trail | None = None
     """What everybody looks at and does."""
+    rules: RuleBook | None = None
+    """What the rule tester asks; None = no tester."""
     dicomweb: DicomWeb | None = None
     """Images and results over HTTP; None = off."""
 

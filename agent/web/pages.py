@@ -41,6 +41,7 @@ class Pages:
             app_version=deps.version,
             asset=_assets(),
             asking=asking,
+            rule_tester=deps.rules is not None,
             sorts=SORT_TEXT,
             viewers=lambda study: _viewers(deps.web, study),
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -41,8 +40,8 @@ def router(known: KnownAccess, oidc: Oidc | None, pages: Pages, trail: Trail) ->
 def _add_form(routes: APIRouter, known: KnownAccess, pages: Pages, trail: Trail) -> None:
     def form(next_path: str, why: str, status: int, name: str = "") -> Response:
         token = secrets.new_secret()
-        values: Mapping[str, str] = {"token": token, "next": next_path, "why": why}
-        response = HTMLResponse(pages.render("login.html", oidc=False, entered=name, **values), status)
+        values = {"token": token, "next": next_path, "why": why, "entered": name}
+        response = HTMLResponse(pages.render("login.html", oidc=False, **values), status)
         known.keep_briefly(response, LOGIN_COOKIE, token, "/login")
         return response
 

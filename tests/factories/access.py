@@ -21,6 +21,7 @@ from agent.access.sessions import Sessions
 from agent.access.throttle import Throttle
 from agent.health import Health
 from agent.observability.metrics import Metrics
+from agent.routing.book import RuleBook
 from agent.settings import PrioritySettings, WebSettings
 from agent.web.app import create_app
 from agent.web.dependencies import WebDependencies
@@ -119,7 +120,10 @@ class Browser:
 
 
 def house(
-    sessions: sessionmaker[Session], oidc: Oidc | None = None, repeat_s: float = 300, **web: Any
+    sessions: sessionmaker[Session],
+    oidc: Oidc | None = None,
+    rules: RuleBook | None = None,
+    **web: Any,
 ) -> House:
     """An application where people log in; accounts rad, view and boss."""
     settings = WebSettings(auth="local", passwords=CHEAP, **web)  # type: ignore[arg-type]
@@ -138,7 +142,8 @@ def house(
         clock=clock,
         access=known,
         oidc=oidc,
-        audit=Trail(sessions, clock, repeat_s),
+        audit=Trail(sessions, clock, repeat_s=300),
+        rules=rules,
     )
     made = House(create_app(deps), sessions, clock, known, passwords)
     for name, role in (
