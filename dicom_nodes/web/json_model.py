@@ -14,6 +14,7 @@ from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
 from dicom_nodes.web.errors import NotThere, Undecodable
+from dicom_nodes.web.inflation import check_inflation
 
 JSON = "application/dicom+json"
 MAX_INLINE_BYTES = 1024
@@ -56,6 +57,7 @@ def open_header(path: Path) -> Opened:
     Raises:
         OSError: the file is gone.
         Undecodable: it cannot be parsed.
+        TooLarge: it would inflate beyond the limit.
     """
     pixels: list[tuple[int, str]] = []
 
@@ -64,6 +66,7 @@ def open_header(path: Path) -> Opened:
             pixels.append((int(tag), vr or ""))
         return bool(pixels)
 
+    check_inflation(path)
     with path.open("rb") as stream:
         try:
             dataset = read_partial(stream, stop_when=at_pixels)

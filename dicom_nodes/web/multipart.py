@@ -12,7 +12,8 @@ from dicom_nodes.web.errors import TooLarge, WebRequestError
 from dicom_nodes.web.media import MediaType
 
 MAX_PART_HEADER = 8192
-_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
+#: RFC 2046 allows 70 characters; Orthanc sends 73.
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,199}[0-9A-Za-z'()+_,./:=?-]")
 
 
 @dataclass(frozen=True)

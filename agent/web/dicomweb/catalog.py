@@ -24,7 +24,8 @@ from db.queries import dicomweb as queries
 from db.queries.dicomweb import Filters, ObjectFound
 from dicom_nodes.received import StoreHandler
 from dicom_nodes.web import json_model
-from dicom_nodes.web.errors import NotThere, Undecodable
+from dicom_nodes.web.errors import NotThere, WebRequestError
+from dicom_nodes.web.inflation import check_inflation
 from dicom_nodes.web.json_model import Opened
 from dicom_nodes.web.query import keyword_of
 
@@ -147,6 +148,7 @@ class Headers:
         """DICOM JSON of these attributes; empty when the file is gone or unreadable."""
         tags = [tag for word in keywords if (tag := tag_for_keyword(word)) is not None]
         try:
+            check_inflation(path)
             dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(tags))
             return json_model.to_json(dataset)
         except Exception:  # noqa: BLE001 - stored foreign bytes; the answer goes on without them
@@ -156,7 +158,7 @@ class Headers:
         """DICOM JSON of all short attributes."""
         try:
             answer = json_model.metadata(json_model.open_header(path), "")
-        except (OSError, Undecodable):
+        except (OSError, WebRequestError):
             return {}
         return {tag: one for tag, one in answer.items() if "BulkDataURI" not in one}
 

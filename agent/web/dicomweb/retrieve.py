@@ -16,8 +16,9 @@ from agent.web.dicomweb import negotiation
 from agent.web.dicomweb.catalog import DicomWeb
 from agent.web.dicomweb.negotiation import FrameForm
 from db.queries.dicomweb import SPOOL, ObjectFound
-from dicom_nodes.web import frames, json_model, rendering, transcode
-from dicom_nodes.web.errors import NotThere, Undecodable
+from dicom_nodes.web import decoding, frames, json_model, rendering, transcode
+from dicom_nodes.web.decoding import CHILDREN, Decoder
+from dicom_nodes.web.errors import NotThere, Undecodable, WebRequestError
 from dicom_nodes.web.frames import OCTETS
 from dicom_nodes.web.json_model import JSON, PIXEL_TAGS, Opened
 from dicom_nodes.web.media import MediaType
@@ -25,8 +26,6 @@ from dicom_nodes.web.multipart import Writer
 
 log = structlog.get_logger(__name__)
 
-#: A decoded frame may take hundreds of MB, and a viewer asks for many at once.
-DECODERS = 2
 _NO_IMAGES = frozenset({"SR", "SEG", "PR", "KO", "DOC", "RWV", "REG", "FID", "PLAN"})
 
 
@@ -35,7 +34,8 @@ class Retrieve:
 
     def __init__(self, web: DicomWeb) -> None:
         self._web = web
-        self._decoding = threading.BoundedSemaphore(DECODERS)
+        self._decoder = Decoder()
+        self._decoding = threading.BoundedSemaphore(CHILDREN)
 
     def instances(self, found: Sequence[ObjectFound], accepts: Sequence[MediaType]) -> Response:
         """The files, in a transfer syntax that was asked for."""
@@ -116,14 +116,18 @@ class Retrieve:
             raise Undecodable("this is no image; no picture can be made of it")
         number = number or (opened.frames + 1) // 2
         frames.check_numbers(opened, [number])
-        with self._decoding:
-            content = rendering.picture(self._web.file(one), opened, number, media_type, look)
+        path = self._web.file(one)
+        if frames.is_native(one.transfer_syntax_uid):
+            with self._decoding:
+                content = rendering.picture(path, opened, number, media_type, look)
+        else:
+            content = self._decoder.run(decoding.picture, path, number, media_type, look)
         return Response(content, media_type=media_type)
 
     def _metadata(self, one: ObjectFound, url: str) -> dict[str, Any]:
         try:
             return json_model.metadata(self._web.open(one), url)
-        except (OSError, NotThere, Undecodable) as error:
+        except (OSError, WebRequestError) as error:
             # one that cannot be read does not hide the others
             log.warning("metadata_unreadable", error_type=type(error).__name__)
             return json_model.elements(
@@ -139,14 +143,17 @@ class Retrieve:
         if syntax == one.transfer_syntax_uid:
             yield from transcode.pieces(path, syntax, syntax)
             return
-        with self._decoding:
-            whole = transcode.explicit_little(path)
-        yield whole
+        if frames.is_native(one.transfer_syntax_uid):
+            yield transcode.explicit_little(path)
+        else:
+            yield self._decoder.run(decoding.explicit_little, path)
 
     def _frame(self, one: ObjectFound, opened: Opened, number: int, form: FrameForm) -> bytes:
         path = self._web.file(one)
         if not form.decoded:
             return frames.stored_frame(path, opened, number)
+        if not frames.is_native(one.transfer_syntax_uid):
+            return self._decoder.run(decoding.frame, path, number)
         with self._decoding:
             return frames.decoded_frame(path, opened, number)
 

@@ -27,8 +27,9 @@ def router(web: DicomWeb) -> APIRouter:
     routes = APIRouter(prefix=ROOT, tags=["dicomweb"])
     viewer, service = Depends(require(Role.VIEWER)), Depends(require(Role.SERVICE))
     routes.include_router(_search(web), dependencies=[viewer])
-    routes.include_router(_retrieve(web), dependencies=[viewer])
-    routes.include_router(_pictures(web), dependencies=[viewer])
+    wado = Retrieve(web)
+    routes.include_router(_retrieve(web, wado), dependencies=[viewer])
+    routes.include_router(_pictures(web, wado), dependencies=[viewer])
     if web.settings.store and web.intake is not None:
         routes.include_router(receiving.router(web, web.intake), dependencies=[service])
     return routes
@@ -86,9 +87,8 @@ def _search(web: DicomWeb) -> APIRouter:
     return routes
 
 
-def _retrieve(web: DicomWeb) -> APIRouter:
+def _retrieve(web: DicomWeb, wado: Retrieve) -> APIRouter:
     routes = APIRouter()
-    wado = Retrieve(web)
 
     def json_of(request: Request, accepts: list[MediaType], study: str, *below: str) -> Response:
         negotiation.want_json(accepts)
@@ -132,9 +132,8 @@ def _retrieve(web: DicomWeb) -> APIRouter:
     return routes
 
 
-def _pictures(web: DicomWeb) -> APIRouter:
+def _pictures(web: DicomWeb, wado: Retrieve) -> APIRouter:
     routes = APIRouter()
-    wado = Retrieve(web)
 
     def picture(
         request: Request, accepts: list[MediaType], *place: str, frame: str = ""
