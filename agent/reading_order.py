@@ -8,6 +8,7 @@ hundred thousand studies reads a page of each range, not a hundred thousand rows
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,7 @@ from agent.settings import Level, PrioritySettings
 from db.models import Study
 from db.queries import reading_order as rows
 from db.queries.reading_order import Stretch
+from db.queries.worklist import change_stamp
 from db.states import ReadingState
 
 OPEN = (ReadingState.UNREAD, ReadingState.READING)
@@ -51,16 +53,48 @@ class _Range:
     number: int = 0
 
 
+class Tally:
+    """Remembers how a long list was counted, for all pages that show it.
+
+    To count a hundred thousand index entries takes longer than all else about a page. So the count
+    stands until the record says that something changed (`change_stamp`), and for a few seconds at
+    most, since studies climb as time goes by. Short lists are counted every time.
+    """
+
+    def __init__(self, keep_s: float = 5.0, long_list: int = 5000) -> None:
+        self._keep_s = keep_s
+        self._long_list = long_list
+        self._last: tuple[tuple[int, ...], float, list[_Range]] | None = None
+
+    def ranges(
+        self, session: Session, priority: PrioritySettings, now: dt.datetime
+    ) -> list[_Range]:
+        """The ranges that hold studies, with their numbers."""
+        stamp = change_stamp(session)
+        last = self._last  # one look: another thread may put another one there
+        if last is not None and last[0] == stamp and time.monotonic() < last[1] + self._keep_s:
+            return last[2]
+        counted = _counted(session, priority, now)
+        if sum(r.number for r in counted) > self._long_list:
+            self._last = (stamp, time.monotonic(), counted)
+        return counted
+
+
 class ReadingOrder:
     """The open list at one moment; counted once, read in parts."""
 
-    def __init__(self, session: Session, priority: PrioritySettings, now: dt.datetime) -> None:
+    def __init__(
+        self,
+        session: Session,
+        priority: PrioritySettings,
+        now: dt.datetime,
+        tally: Tally | None = None,
+    ) -> None:
         self._session = session
         self._priority = priority
         self._now = now
-        ranges = list(_ranges(session, priority, now))
-        numbers = rows.counts(session, [r.stretch for r in ranges])
-        self._ranges = [replace(r, number=n) for r, n in zip(ranges, numbers, strict=True) if n]
+        count = tally.ranges if tally is not None else _counted
+        self._ranges = count(session, priority, now)
 
     @property
     def total(self) -> int:
@@ -128,9 +162,13 @@ def level_of(given: str, ordered: str, priority: PrioritySettings) -> Level:
     return priority.ordered.get(ordered.upper(), priority.unread_failure)
 
 
-def _ranges(
-    session: Session, priority: PrioritySettings, now: dt.datetime
-) -> Iterator[_Range]:
+def _counted(session: Session, priority: PrioritySettings, now: dt.datetime) -> list[_Range]:
+    ranges = list(_ranges(session, priority, now))
+    numbers = rows.counts(session, [r.stretch for r in ranges])
+    return [replace(r, number=n) for r, n in zip(ranges, numbers, strict=True) if n]
+
+
+def _ranges(session: Session, priority: PrioritySettings, now: dt.datetime) -> Iterator[_Range]:
     """Every range that may hold an open study; each study lies in exactly one."""
     spans = ordering.spans(now, priority.target_minutes)
     for state in OPEN:
@@ -143,4 +181,4 @@ def _ranges(
                     yield _Range(span, Stretch(state, "", ordered, span.after, span.until))
 
 
-__all__: Sequence[str] = ("OPEN", "ReadingOrder", "Standing", "level_of")
+__all__: Sequence[str] = ("OPEN", "ReadingOrder", "Standing", "Tally", "level_of")

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from agent.reading_order import OPEN, ReadingOrder, Standing, level_of
+from agent.reading_order import OPEN, ReadingOrder, Standing, Tally, level_of
 from agent.settings import Level, PrioritySettings
 from agent.worklist_entries import (
     WorklistEntry,
@@ -120,10 +120,14 @@ def entries(
     filters: WorklistFilters | None = None,
     page: PageRequest | None = None,
     sort: Sort = Sort.ORDER,
+    tally: Tally | None = None,
 ) -> WorklistPage:
-    """The worklist as it stands at `now`; a page beyond the last shows the last."""
+    """The worklist as it stands at `now`; a page beyond the last shows the last.
+
+    `tally` spares counting a long list that did not change since it was asked for last.
+    """
     filters, page = filters or WorklistFilters(), page or PageRequest()
-    order = ReadingOrder(session, priority, now)
+    order = ReadingOrder(session, priority, now, tally)
     everything = filters == WorklistFilters() and sort is Sort.ORDER
     shown = [] if everything else _shown(session, order, filters, sort)
     total = order.total if everything else len(shown)
@@ -280,6 +284,7 @@ __all__ = [
     "OPEN",
     "PageRequest",
     "Sort",
+    "Tally",
     "WorklistEntry",
     "WorklistFilters",
     "WorklistPage",

@@ -16,7 +16,7 @@ from agent.settings import Level
 from agent.web.access import require
 from agent.web.dependencies import WebDependencies
 from agent.web.pages import Pages
-from agent.worklist import PageRequest, Sort, WorklistEntry, WorklistFilters, WorklistPage
+from agent.worklist import PageRequest, Sort, Tally, WorklistEntry, WorklistFilters, WorklistPage
 from db.engine import reading
 from db.states import ReadingState, StudyState
 
@@ -73,6 +73,8 @@ def router(deps: WebDependencies, pages: Pages) -> APIRouter:
     """``/``, ``/fragments/worklist`` and ``/api/worklist``."""
     routes = APIRouter(tags=["worklist"], dependencies=[Depends(require(Role.VIEWER))])
 
+    tally = Tally()
+
     def read(query: WorklistQuery) -> WorklistPage:
         with reading(deps.sessions) as session:
             return worklist.entries(
@@ -82,6 +84,7 @@ def router(deps: WebDependencies, pages: Pages) -> APIRouter:
                 query.filters,
                 PageRequest(query.page, query.size),
                 query.sort,
+                tally,
             )
 
     @routes.get("/", response_class=HTMLResponse, include_in_schema=False)
