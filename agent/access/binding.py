@@ -24,7 +24,7 @@ def check(web: WebSettings) -> tuple[str, ...]:
         return (f"web.insecure: {web.host} serves patient data without login or TLS to anybody",)
     missing = []
     if web.auth == "none":
-        missing.append('a login (web.auth = "local" or "oidc")')
+        missing.append('login (web.auth = "local" or "oidc")')
     if web.tls.certificate is None:
         missing.append("TLS (web.tls.certificate and key)")
     if missing:

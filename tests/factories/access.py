@@ -123,11 +123,14 @@ def house(
     sessions: sessionmaker[Session],
     oidc: Oidc | None = None,
     rules: RuleBook | None = None,
+    *,
+    clock: Clock | None = None,
+    people: bool = True,
     **web: Any,
 ) -> House:
     """An application where people log in; accounts rad, view and boss."""
     settings = WebSettings(auth="local", passwords=CHEAP, **web)  # type: ignore[arg-type]
-    clock, passwords = Clock(), Passwords(settings.passwords)
+    clock, passwords = clock or Clock(), Passwords(settings.passwords)
     throttle = Throttle(settings.passwords)
     known = KnownAccess(Sessions(sessions, settings.sessions, passwords, throttle, clock), settings)
     deps = WebDependencies(
@@ -146,12 +149,10 @@ def house(
         rules=rules,
     )
     made = House(create_app(deps), sessions, clock, known, passwords)
-    for name, role in (
-        ("rad", Role.RADIOLOGIST),
-        ("view", Role.VIEWER),
-        ("boss", Role.ADMINISTRATOR),
-    ):
-        made.account(name, role)
+    if people:
+        made.account("rad", Role.RADIOLOGIST)
+        made.account("view", Role.VIEWER)
+        made.account("boss", Role.ADMINISTRATOR)
     return made
 
 
