@@ -115,24 +115,24 @@ def run(
     return losses
 
 
-def gather(rows: Tensor, place: Place) -> tuple[Tensor, int]:
-    """Rows [n, F] of all processes in their order, gradients included, and the first of ours.
+def gather(rows: Tensor, place: Place) -> Tensor:
+    """Rows [n, F] of all processes in their order; gradients reach ours.
 
     Every process then computes the same loss of all rows; DDP's mean of the gradients is the
     gradient of that loss, as if one process had held them all.
     """
     if place.world == 1:
-        return rows, 0
-    from torch.distributed.nn.functional import all_gather
-
+        return rows
     mine = torch.tensor([len(rows)], device=rows.device)
     counts = [torch.zeros_like(mine) for _ in range(place.world)]
     distributed.all_gather(counts, mine)
     sizes = [int(count) for count in counts]
     padded = nn.functional.pad(rows, (0, 0, 0, max(sizes) - len(rows)))
-    parts = all_gather(padded)  # type: ignore[no-untyped-call]
-    joined = torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
-    return joined, sum(sizes[: place.rank])
+    parts = [torch.empty_like(padded) for _ in sizes]
+    distributed.all_gather(parts, padded.detach().contiguous())
+    held = [part[:size] for part, size in zip(parts, sizes, strict=True)]
+    held[place.rank] = _weighed(rows, place.world)
+    return torch.cat(held)
 
 
 def epochs(count: int, size: int, seed: int, place: Place) -> Callable[[int], list[int]]:
@@ -157,6 +157,14 @@ def epochs(count: int, size: int, seed: int, place: Place) -> Callable[[int], li
     return of
 
 
+def _weighed(rows: Tensor, world: int) -> Tensor:
+    """Rows whose gradient counts once for each process, as DDP will divide it by their number."""
+    mine = rows.clone()
+    if mine.requires_grad:
+        mine.register_hook(lambda gradient: gradient * world)
+    return mine
+
+
 def _seeded(seed: int, step: int, place: Place) -> np.random.Generator:
     torch.manual_seed((seed * 1_000_003 + step) * place.world + place.rank)
     return np.random.default_rng((seed, step, place.rank))
@@ -166,9 +174,7 @@ def _wrapped(module: nn.Module, place: Place) -> nn.Module:
     if place.world == 1:
         return module
     ids = [place.device.index] if place.device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(
-        module, device_ids=ids, broadcast_buffers=False, find_unused_parameters=True
-    )
+    return nn.parallel.DistributedDataParallel(module, device_ids=ids, find_unused_parameters=True)
 
 
 def _backward(module: nn.Module, parts: list[Any], place: Place) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -20,6 +21,7 @@ CAPTIONS = {
     "data": "More positive studies, better ranking.",
     "groups": "Largest difference in sensitivity or specificity between groups, mean over labels.",
 }
+LEVELS = "Rows: true priority level. Columns: level of the model's own priority head."
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
     "color:#1b1f24}table{border-collapse:collapse;font-size:13px;width:100%}td,th{padding:.25rem "
@@ -70,8 +72,9 @@ def render_markdown(evaluation: Evaluation, notice: str) -> str:
         "",
         "Rows: most urgent true label. Columns: most urgent finding of the model.",
         "",
-        *_confusion_markdown(evaluation),
+        *_confusion_markdown(evaluation.confusion),
         "",
+        *_levels_markdown(evaluation),
         *_gaps(evaluation),
     ]
     return "\n".join(lines) + "\n"
@@ -94,7 +97,8 @@ def render_html(evaluation: Evaluation, notice: str) -> str:
         + _table(_HEADER, _rows(evaluation))
         + "<h2>Priority</h2><p>Rows: most urgent true label. Columns: most urgent finding of the "
         "model.</p>"
-        + _table(*_confusion(evaluation))
+        + _table(*_confusion(evaluation.confusion))
+        + (f"<p>{LEVELS}</p>{_table(*_confusion(evaluation.levels))}" if evaluation.levels else "")
         + "<h2>Groups</h2>"
         + "".join(f"<p>{escape(line)}</p>" for line in _gaps(evaluation) if line)
         + _table(_GROUP_HEADER, _group_rows(evaluation))
@@ -128,9 +132,9 @@ _GROUP_HEADER = (
 
 def _summary(evaluation: Evaluation) -> list[str]:
     mean = evaluation.mean_auroc
+    ranked = "" if mean is None else f", mean AUROC {mean:.3f} over the labels with both classes"
     lines = [
-        f"{evaluation.studies} studies analysed"
-        + (f", mean AUROC {mean:.3f} over the labels with both classes." if mean is not None else "."),
+        f"{evaluation.studies} studies analysed{ranked}.",
         "",
         f"Pack manifest SHA-256 {evaluation.digest}. Intervals: 95 %, bootstrap over studies.",
     ]
@@ -180,14 +184,21 @@ def _gaps(evaluation: Evaluation) -> list[str]:
     return [f"Distance from equalised odds by {name}: {gap:.3f}" for name, gap in gaps.items()]
 
 
-def _confusion(evaluation: Evaluation) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    names = tuple(evaluation.confusion)
-    rows = [(name, *(str(evaluation.confusion[name][other]) for other in names)) for name in names]
+Counts = Mapping[str, Mapping[str, int]]
+
+
+def _confusion(counts: Counts) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    names = tuple(counts)
+    rows = [(name, *(str(counts[name][other]) for other in names)) for name in names]
     return ("", *names), rows
 
 
-def _confusion_markdown(evaluation: Evaluation) -> list[str]:
-    header, rows = _confusion(evaluation)
+def _levels_markdown(evaluation: Evaluation) -> list[str]:
+    return [LEVELS, "", *_confusion_markdown(evaluation.levels), ""] if evaluation.levels else []
+
+
+def _confusion_markdown(counts: Counts) -> list[str]:
+    header, rows = _confusion(counts)
     lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
     return lines + ["| " + " | ".join(row) + " |" for row in rows]
 

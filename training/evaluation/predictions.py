@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from inference.engine import Engine
-from inference.findings import Acuity, Findings, Status
+from inference.findings import REFERRAL, Acuity, Findings, Status
 from inference.study import StudyInput
 from training.data.studies import group_series
 from training.data.table import StudyRow
@@ -20,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 Progress = Callable[[int, int, float], None]
 ORDER = (Acuity.URGENT, Acuity.ROUTINE, Acuity.NORMAL)
+REFERRAL_COLUMN, PRIORITY_COLUMN = "referral_", "priority_"
+"""How a table's columns of referrals and priority levels begin; all others are diagnoses."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,11 @@ class Prediction:
     """A pack's answer for one study.
 
     Attributes:
-        probability: by label.
+        probability: by label; referrals under the name of their column.
         present: by label, at the pack's own threshold.
         acuity: most urgent class among the present findings; ``normal`` when there is none.
         reason: why the study was not analysed; empty otherwise.
+        level: the pack's own priority, where it has a head for it.
     """
 
     study: str
@@ -39,6 +42,7 @@ class Prediction:
     present: Mapping[str, bool]
     acuity: str
     reason: str = ""
+    level: str = ""
 
 
 def predict(
@@ -87,9 +91,10 @@ def _one(engine: Engine, pack: str, row: StudyRow) -> Prediction:
 
 def of_findings(study: str, modality: str, found: Findings) -> Prediction:
     """The answer that findings are."""
-    found_labels = [f for f in found.findings if f.kind == "diagnosis"]
-    present = {f.label: f.present for f in found_labels}
-    classes = [f.acuity for f in found_labels if f.present]
+    named = {f"{REFERRAL_COLUMN if f.kind == REFERRAL else ''}{f.label}": f for f in found.findings}
+    present = {name: f.present for name, f in named.items()}
+    classes = [f.acuity for f in named.values() if f.present and f.kind != REFERRAL]
     acuity = min(classes, key=ORDER.index, default=Acuity.NORMAL)
-    probability = {f.label: f.probability for f in found_labels}
-    return Prediction(study, modality, probability, present, acuity.value)
+    probability = {name: f.probability for name, f in named.items()}
+    level = found.model_priority.level if found.model_priority else ""
+    return Prediction(study, modality, probability, present, acuity.value, level=level)

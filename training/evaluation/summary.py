@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,15 @@ from training.data.table import StudyRow
 from training.evaluation import calibration, metrics, subgroups
 from training.evaluation.calibration import ReliabilityBin
 from training.evaluation.metrics import Measured, Score, Truth
-from training.evaluation.predictions import ORDER, Prediction
+from training.evaluation.predictions import (
+    ORDER,
+    PRIORITY_COLUMN,
+    REFERRAL_COLUMN,
+    Prediction,
+)
 from training.evaluation.subgroups import GroupTable
+
+COLUMNS = {HeadKind.DIAGNOSES: "", HeadKind.REFERRAL: REFERRAL_COLUMN, HeadKind.PRIORITY: ""}
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,8 @@ class Evaluation:
         labels: every label with at least one known study.
         confusion: acuity by truth -> acuity by model -> studies.
         groups: by attribute and label.
-        localized: what localization was measured, by label; empty when there is no mask.
+        levels: true priority level -> level of the pack's own head -> studies; empty where the
+            pack has no such head or the table no such columns.
     """
 
     pack: str
@@ -58,6 +66,7 @@ class Evaluation:
     labels: tuple[LabelNumbers, ...]
     confusion: Mapping[str, Mapping[str, int]]
     groups: tuple[GroupTable, ...]
+    levels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def mean_auroc(self) -> float | None:
@@ -153,26 +162,43 @@ def evaluate_pack(
         division: the sets of `whole`.
     """
     labels = {
-        (head.modality, label.id): label
+        (head.modality, f"{COLUMNS[head.kind]}{label.id}"): label
         for head in manifest.heads
         for label in head.labels
-        if head.kind is HeadKind.DIAGNOSES
     }
+    levels = next((h.levels for h in manifest.heads if h.kind is HeadKind.PRIORITY), ())
     trained: dict[tuple[str, str], int] = {}
     for row in whole:
         if division.get(row.study) is Split.TRAIN:
             for label, value in row.labels.items():
                 key = (row.modality, label)
                 trained[key] = trained.get(key, 0) + (value == 1)
-    return evaluate(
+    made = evaluate(
         f"{manifest.name} {manifest.version}",
         manifest.digest,
         rows,
         predictions,
         {key: label.threshold for key, label in labels.items()},
-        {key: label.acuity for key, label in labels.items()},
+        {
+            key: label.acuity
+            for key, label in labels.items()
+            if not key[1].startswith(REFERRAL_COLUMN)
+        },
         trained,
     )
+    return replace(made, levels=_levels(rows, predictions, levels))
+
+
+def _levels(
+    rows: Sequence[StudyRow], predictions: Sequence[Prediction], names: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """The pack's own priority against the table's; studies without one true level are left out."""
+    counts = {a: dict.fromkeys(names, 0) for a in names}
+    for row, one in zip(rows, predictions, strict=True):
+        true = [name for name in names if row.labels.get(f"{PRIORITY_COLUMN}{name}") == 1]
+        if len(true) == 1 and one.level in counts:
+            counts[true[0]][one.level] += 1
+    return counts if any(sum(line.values()) for line in counts.values()) else {}
 
 
 def _label(

@@ -116,7 +116,8 @@ def build_tower(config: TextConfig, vocabulary: int, features: int) -> TextTower
         if config.directory:
             model = _from_directory(transformers, Path(config.directory))
         else:
-            settings = {"vocab_size": vocabulary, "use_cache": False, **config.settings}
+            ends = {"bos_token_id": None, "eos_token_id": None}
+            settings = {"vocab_size": vocabulary, "use_cache": False, **ends, **config.settings}
             model = transformers.GPT2Model(transformers.GPT2Config(**settings))
     return TextTower(model, int(model.config.hidden_size), features)
 

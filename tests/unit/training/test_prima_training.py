@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from factories import dicom
 from factories import prima_training as small
 from factories.prima import TOKENIZER
 from typer.testing import CliRunner
@@ -191,6 +196,30 @@ def test_studies_learn_their_reports_and_heads_make_a_pack(tmp_path: Path) -> No
     priority = manifest.head_for("MR", HeadKind.PRIORITY)
     assert priority is not None
     assert priority.levels == ("none", "low", "high")
+    evaluated(tmp_path)
+
+
+def evaluated(folder: Path) -> None:
+    """`worklist-agent evaluate` of the pack: diagnoses, referrals and its own priority."""
+    table = []
+    for number, row in enumerate(rows(["a", "b"], folder)):
+        series = [
+            dicom.mr_series(n=8, rows=32, cols=32, study_uid=dicom.uid("e", number), key=str(key))
+            for key in range(2)
+        ]
+        dicom.study_dir(folder / row.study, *series)
+        table.append(replace(row, path=folder / row.study))
+    write_table(folder / "e.csv", table)
+    out = folder / "report"
+    run = CliRunner().invoke(
+        app, ["evaluate", str(folder / "pack"), str(folder / "e.csv"), str(out), "--card"]
+    )
+    assert run.exit_code == 0, run.output
+    numbers = json.loads((out / "evaluation.json").read_text())
+    assert [one["label"] for one in numbers["labels"]] == ["referral_neurosurgery", "tumor"]
+    assert sum(sum(line.values()) for line in numbers["levels"].values()) == 2
+    assert "own priority head" in (folder / "pack" / "card.md").read_text()
+    packs.verify(folder / "pack")
 
 
 def test_the_reference_s_warm_up_ends_at_twice_the_rate() -> None:
@@ -318,3 +347,48 @@ def test_reports_do_not_leave_the_house(tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, [*arguments, *options])
     assert refused.exit_code == ExitCode.PEER, refused.output
     assert not (tmp_path / "o.csv").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_compare_with_all_studies_of_both(tmp_path: Path, repository: Path) -> None:
+    """Losses of three steps, and a codebook, are those of one process with everything."""
+    from factories.inside import two_studies
+
+    small.latents(tmp_path / "latents")
+    script = repository / "tests" / "factories" / "inside" / "two_studies.py"
+    run_both([str(script), str(tmp_path / "latents"), str(tmp_path)], repository)
+    both = torch.load(tmp_path / "both.pt", weights_only=True)
+    alone = train_clip(
+        tmp_path / "latents", two_studies.rows(tmp_path), two_studies.RUN, tmp_path / "alone"
+    )
+    book, latents = two_studies.codebook()
+    book(latents)
+
+    assert both["losses"] == pytest.approx(alone, rel=1e-5)
+    for name, value in book.state_dict().items():
+        torch.testing.assert_close(both["codebook"][name], value)
+
+
+def run_both(command: list[str], repository: Path) -> None:
+    """Two processes with what torchrun would tell them, on the loopback interface."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        **os.environ,
+        "PYTHONPATH": f"{repository}:{repository / 'tests'}",
+        "OMP_NUM_THREADS": "1",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    running = [
+        subprocess.Popen([sys.executable, *command], env={**shared, "RANK": str(rank)})
+        for rank in (0, 1)
+    ]
+    try:
+        assert [process.wait(timeout=120) for process in running] == [0, 0]
+    finally:
+        for process in running:
+            process.kill()

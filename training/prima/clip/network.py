@@ -54,7 +54,7 @@ class ClipLoss(nn.Module):
         """Joint loss of all parts and all processes, and its terms."""
         found = [self._part(part) for part in batch.parts]
         images, texts, series, numbers = (
-            loop.gather(torch.cat(column).float(), self._place)[0]
+            loop.gather(torch.cat(column).float(), self._place)
             for column in zip(*found, strict=True)
         )
         plain, scaled = objectives.clip_objective(images, texts, self.temperature)

@@ -16,10 +16,11 @@ from inference.manifest import HeadKind
 from inference.prima.heads import PRIORITY_LEVELS
 from inference.prima.labels import published
 from training.data.table import StudyRow
+from training.evaluation.predictions import PRIORITY_COLUMN, REFERRAL_COLUMN
 from training.runtime import RunError
 
 UNKNOWN = -1
-REFERRAL, PRIORITY = "referral_", "priority_"
+REFERRAL, PRIORITY = REFERRAL_COLUMN, PRIORITY_COLUMN
 Truth = npt.NDArray[np.int8]
 
 

@@ -74,8 +74,8 @@ class NameLoss(nn.Module):
             token_rows(one.latents.to(device), one.coords.to(device), one.axis) for one in series
         ]
         codes = [torch.from_numpy(char_codes(one.name)) for one in series]
-        images, _ = loop.gather(functional.normalize(self.images(rows).float()), self._place)
-        names, _ = loop.gather(functional.normalize(self.names(codes).float()), self._place)
+        images = loop.gather(functional.normalize(self.images(rows).float()), self._place)
+        names = loop.gather(functional.normalize(self.names(codes).float()), self._place)
         plain, scaled = objectives.clip_objective(images, names, self.temperature)
         return scaled, {"unscaled": float(plain.detach())}
 
