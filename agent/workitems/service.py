@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import itertools
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from dicom_nodes.ups import WELL_KNOWN, Refused, State, Status
 log = structlog.get_logger(__name__)
 
 MAX_UID = 64
+#: State reports that a new subscriber to all workitems gets, the most urgent first.
+MAX_FIRST_REPORTS = 1_000
 #: Tags and the columns that narrow a search down before it is matched.
 _COLUMNS = {
     "ProcedureStepState": "state",
@@ -274,12 +277,13 @@ class Workitems:
     def _first_reports(
         self, session: Session, subscription: WorkitemSubscription, now: dt.datetime
     ) -> None:
-        """State reports of what is subscribed to; of all: of what is not finished yet."""
+        """State reports of what is subscribed to; of all: of the first that are not finished."""
         if subscription.target not in WELL_KNOWN:
             row = rows.find(session, subscription.target)
             found = [row] if row is not None else []
         else:
-            found = list(rows.in_order(session, values={"state": rows.UNFINISHED}))
+            waiting = rows.in_order(session, values={"state": rows.UNFINISHED})
+            found = list(itertools.islice(waiting, MAX_FIRST_REPORTS))
         for row in found:
             if subscription.ae_title in events.subscribers(session, row):
                 events.first_report(session, row, subscription.ae_title, now)

@@ -88,11 +88,11 @@ def behind(session: Session, ordered: Mapping[str, int], unknown: int, limit: in
         unknown: rank of an order that says nothing.
         limit: at most so many.
     """
-    by_order = sa.case(
-        *((sa.func.upper(Study.ordered_priority) == name, rank) for name, rank in ordered.items()),
-        else_=unknown,
-    )
-    rank = sa.case((Study.priority != "", Study.priority_rank), else_=by_order)
+    by_order = [
+        (sa.and_(Study.priority == "", sa.func.upper(Study.ordered_priority) == name), rank)
+        for name, rank in ordered.items()
+    ]
+    rank = sa.case((Study.priority != "", Study.priority_rank), *by_order, else_=unknown)
     state = sa.case((Study.reading_state == ReadingState.UNREAD, SCHEDULED), else_=IN_PROGRESS)
     differs = sa.or_(
         Study.reading_state.not_in(_OPEN),

@@ -121,7 +121,8 @@ def router(workitems: Workitems) -> APIRouter:
         model.check_origin(request)
         return model.done(await _do(lambda: workitems.suspend(uid, ae_title)))
 
-    @routes.websocket("/subscribers/{ae_title}", dependencies=look)
+    # who listens takes the events away from the subscriber: looking is not enough
+    @routes.websocket("/subscribers/{ae_title}", dependencies=work)
     async def events(socket: WebSocket, ae_title: str) -> None:
         """8.10: the event channel of a subscriber."""
         await channel.serve(socket, ae_title, workitems.sessions)
