@@ -12,10 +12,15 @@ from collections.abc import Iterator
 from sqlalchemy.exc import SQLAlchemyError
 
 from agent import database
+from agent.access import binding
+from agent.access.errors import UnsafeBinding
+from agent.audit import transport
+from agent.audit.transport import AuditNotSent
 from agent.config import Config
 from agent.delivery import registry
 from agent.settings import Destination
 from db import engine as db_engine
+from db.queries import access
 from dicom_nodes.errors import NodeError
 from inference import packs
 from inference.errors import InferenceError
@@ -50,6 +55,9 @@ def examine(config: Config) -> Iterator[Check]:
     yield _port("DICOM port", config.dicom.host, config.dicom.port)
     if config.web.enabled:
         yield _port("web port", config.web.host, config.web.port)
+        yield from _access(config)
+    if config.audit.repository:
+        yield _audit(config)
     yield from _packs(config)
     yield _device(config)
     if not config.destinations:
@@ -132,6 +140,49 @@ def _port(name: str, host: str, port: int) -> Check:
                 "fine if the agent is running; else stop what listens there or choose another",
             )
     return Check(name, Verdict.OK, f"{host}:{port} is free")
+
+
+def _access(config: Config) -> Iterator[Check]:
+    name, web = "web access", config.web
+    try:
+        warnings = binding.check(web)
+    except UnsafeBinding as error:
+        yield Check(name, Verdict.PROBLEM, str(error), "see docs/security.md")
+        return
+    for warning in warnings:
+        yield Check(name, Verdict.WARNING, warning, "see docs/security.md")
+    if web.auth == "local" and not _has_accounts(config):
+        mend = "run: worklist-agent accounts add NAME --role administrator"
+        yield Check(name, Verdict.WARNING, "nobody has an account: nobody can log in", mend)
+    elif not warnings:
+        login = f"login {web.auth}" if web.auth != "none" else "no login"
+        tls = "TLS" if web.tls.certificate else "no TLS"
+        yield Check(name, Verdict.OK, f"{web.host}: {login}, {tls}")
+
+
+def _has_accounts(config: Config) -> bool:
+    try:
+        with db_engine.session_factory(db_engine.create_engine(config.database_url))() as session:
+            return any(not account.disabled for account in access.accounts(session))
+    except (SQLAlchemyError, ImportError):
+        return True  # told by the check of the database
+
+
+def _audit(config: Config) -> Check:
+    where = f"{config.audit.repository}:{config.audit.port} ({config.audit.transport})"
+    try:
+        transport.send([], config.audit)
+    except AuditNotSent as error:
+        mend = "events wait in the database until it answers: check host, port and certificates"
+        return Check("audit repository", Verdict.PROBLEM, str(error), mend)
+    if config.audit.transport == "udp":
+        return Check(
+            "audit repository",
+            Verdict.WARNING,
+            f"{where}: a datagram that is lost is not noticed",
+            'use transport = "tls"',
+        )
+    return Check("audit repository", Verdict.OK, f"{where} answers")
 
 
 def _packs(config: Config) -> Iterator[Check]:

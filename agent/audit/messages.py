@@ -100,7 +100,8 @@ def xml(event: AuditEvent, source: Source) -> bytes:
     # 4 = application server process (PS3.15 A.5.2.5)
     ET.SubElement(where, "AuditSourceTypeCode", {"csd-code": "4"})
     _objects(root, event, kind)
-    return ET.tostring(root, encoding="utf-8", xml_declaration=False)
+    written: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=False)
+    return written
 
 
 def syslog(event: AuditEvent, source: Source) -> bytes:

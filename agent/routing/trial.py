@@ -9,6 +9,7 @@ from agent import facts as study_facts
 from agent.facts import StudyFacts
 from agent.routing import rules
 from agent.routing.book import RuleBook
+from agent.routing.rules import Route
 from agent.settings import MESSAGE_DESTINATIONS, Destination, RoutingRule
 from inference.volumes import eligibility
 from inference.volumes.eligibility import SeriesSummary
@@ -57,7 +58,7 @@ class Trial:
 
     facts: StudyFacts
     rules: tuple[RuleSeen, ...]
-    route: rules.Route
+    route: Route
     series: tuple[SeriesSeen, ...]
     channels: tuple[ChannelSeen, ...]
     floor: str
@@ -132,7 +133,7 @@ def _series(given: GivenSeries, modality: str | None) -> SeriesSeen:
     )
 
 
-def _channel(destination: Destination, route: rules.Route, book: RuleBook) -> ChannelSeen:
+def _channel(destination: Destination, route: Route, book: RuleBook) -> ChannelSeen:
     told = destination.kind in MESSAGE_DESTINATIONS
     sends = [k for k in destination.send if told or k in book.results.kinds]
     return ChannelSeen(
@@ -143,7 +144,7 @@ def _channel(destination: Destination, route: rules.Route, book: RuleBook) -> Ch
     )
 
 
-def _withheld(destination: Destination, route: rules.Route, book: RuleBook) -> str:
+def _withheld(destination: Destination, route: Route, book: RuleBook) -> str:
     if not route.packs:
         return "the study is not read"
     if destination.shadow:

@@ -91,7 +91,7 @@ def purge(session: Session, before: dt.datetime, *, keep_waiting: bool) -> int:
 
 def _restricted(
     since: dt.datetime | None, who: str, kind: str, study_uid: str
-) -> sa.Select[tuple[AuditEvent]]:
+) -> sa.Select[AuditEvent]:
     query = sa.select(AuditEvent)
     if since:
         query = query.where(AuditEvent.at >= since)

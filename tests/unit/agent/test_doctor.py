@@ -178,3 +178,33 @@ def test_unknown_device_is_a_problem(make: Make) -> None:
 
     assert check.verdict is Verdict.PROBLEM
     assert "inference.device" in check.mend
+
+
+@pytest.mark.parametrize(
+    ("web", "verdict", "finding"),
+    [
+        ({}, Verdict.OK, "no login"),
+        ({"host": "0.0.0.0"}, Verdict.PROBLEM, "no TLS"),
+        ({"host": "0.0.0.0", "insecure": True}, Verdict.WARNING, "anybody"),
+        ({"auth": "local"}, Verdict.WARNING, "nobody has an account"),
+    ],
+)
+def test_who_may_look_is_told(
+    make: Make, web: dict[str, Any], verdict: Verdict, finding: str
+) -> None:
+    """An open page is a problem before it is served, not after."""
+    config = make(web=web)
+    config.storage.data_dir.mkdir(parents=True, exist_ok=True)
+    database.upgrade(engines.create_engine(config.database_url))
+
+    check = _checks(config)["web access"]
+
+    assert check.verdict is verdict
+    assert finding in check.finding
+
+
+def test_an_audit_repository_that_does_not_answer_is_a_problem(make: Make) -> None:
+    """Nothing is lost, but somebody has to look."""
+    check = _checks(make(audit={"repository": "127.0.0.1", "port": 9}))["audit repository"]
+
+    assert check.verdict is Verdict.PROBLEM
