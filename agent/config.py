@@ -72,8 +72,8 @@ class Config(BaseSettings):
     triage: settings.TriageSettings = settings.TriageSettings()
     hl7: settings.Hl7Settings = settings.Hl7Settings()
     mwl: settings.MwlSettings = settings.MwlSettings()
-    dicomweb: settings.DicomWebSettings = settings.DicomWebSettings()
     ups: settings.UpsSettings = settings.UpsSettings()
+    dicomweb: settings.DicomWebSettings = settings.DicomWebSettings()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Config:

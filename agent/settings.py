@@ -52,8 +52,8 @@ __all__ = [
     "Level",
     "MwlSettings",
     "Network",
-    "OidcSettings",
     "OAuthClient",
+    "OidcSettings",
     "OrderFields",
     "PasswordSettings",
     "Port",
@@ -67,8 +67,8 @@ __all__ = [
     "UpsSettings",
     "UpsSubscriber",
     "ViewerAddress",
-    "WebhookSending",
     "WebAccess",
+    "WebhookSending",
 ]
 
 

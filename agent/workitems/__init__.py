@@ -1,1 +1,1 @@
-"""Reading tasks as unified procedure steps (PS3.4 annex CC): one for each study, by its priority."""
+"""Reading tasks as unified procedure steps (PS3.4 annex CC): one for each study."""

@@ -1,8 +1,9 @@
 """A study and its reading task are one: both change in the same transaction.
 
-`follow` is called where the priority changes (`agent.analysis.record.set_priority`), and
-`follow_reading` where the reading state does (`agent.web.feedback.set_reading_state`). What changes a
-study elsewhere (its first image, a merged patient) is followed by the sweep within seconds.
+`follow` is called where the priority changes (`agent.analysis.record.set_priority`,
+`agent.reading.set_level`), and `follow_reading` where the reading state does
+(`agent.web.feedback.set_reading_state`). What changes a study elsewhere (its first image, a merged
+patient) is followed by the sweep within seconds.
 """
 
 from __future__ import annotations

@@ -13,12 +13,12 @@ from db.models.study import Instance, Series, Study
 from db.models.workitem import Workitem, WorkitemEvent, WorkitemSubscription
 
 __all__ = [
-    "Analysis",
     "AccessSession",
     "AccessToken",
     "Account",
-    "AvailabilityNotice",
+    "Analysis",
     "AuditEvent",
+    "AvailabilityNotice",
     "CommitmentTransaction",
     "Delivery",
     "Draft",

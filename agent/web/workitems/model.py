@@ -89,15 +89,9 @@ async def dataset(request: Request, *, required: bool = True) -> Dataset:
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind not in _TYPES:
         raise HTTPException(415, f"send Content-Type: {JSON}")
-    try:
-        said = json.loads(content)
-        item = said[0] if isinstance(said, list) and len(said) == 1 else said
-        if not isinstance(item, dict) or _depth(item) > 2 * MAX_DEPTH + 8:
-            raise ValueError
-        read = Dataset.from_json(item)
-        json.dumps(read.to_json_dict())  # every value can be written again
-    except Exception:  # noqa: BLE001 - whatever the library says would quote the dataset
-        raise HTTPException(400, "the body is not one dataset in DICOM JSON") from None
+    read = _read(content)
+    if read is None:
+        raise HTTPException(400, "the body is not one dataset in DICOM JSON")
     return read
 
 
@@ -149,6 +143,19 @@ def number(request: Request, name: str, default: int, most: int) -> int:
     if not (text.isascii() and text.isdecimal()):
         raise HTTPException(400, f"{name} is a number")
     return min(int(text), most)
+
+
+def _read(content: bytes) -> Dataset | None:
+    try:
+        said = json.loads(content)
+        item = said[0] if isinstance(said, list) and len(said) == 1 else said
+        if not isinstance(item, dict) or _depth(item) > 2 * MAX_DEPTH + 8:
+            return None
+        read = Dataset.from_json(item)
+        json.dumps(read.to_json_dict())  # every value can be written again
+    except Exception:  # noqa: BLE001 - whatever the library says would quote the dataset
+        return None
+    return read
 
 
 def _put(ds: Dataset, path: list[str], value: str) -> None:

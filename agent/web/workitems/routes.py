@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, WebSocket
 from fastapi.responses import JSONResponse, Response
@@ -36,8 +36,21 @@ def install(app: FastAPI, workitems: Workitems) -> None:
 def router(workitems: Workitems) -> APIRouter:
     """All transactions; reading needs a viewer, changing a radiologist or a service."""
     routes = APIRouter(prefix=BASE, tags=["workitems"])
-    look = [Depends(require(Role.VIEWER, Role.SERVICE))]
-    work = [Depends(require(Role.RADIOLOGIST, Role.SERVICE))]
+    _add_workitems(routes, workitems)
+    _add_subscriptions(routes, workitems)
+    return routes
+
+
+def _look() -> list[Any]:
+    return [Depends(require(Role.VIEWER, Role.SERVICE))]
+
+
+def _work() -> list[Any]:
+    return [Depends(require(Role.RADIOLOGIST, Role.SERVICE))]
+
+
+def _add_workitems(routes: APIRouter, workitems: Workitems) -> None:
+    look, work = _look(), _work()
 
     @routes.get("/workitems", dependencies=look)
     async def search(request: Request) -> Response:
@@ -95,6 +108,10 @@ def router(workitems: Workitems) -> APIRouter:
         by = requester or request.query_params.get("requester", "") or who(request).name
         return model.done(await _do(lambda: workitems.request_cancel(uid, asked, by)), 202)
 
+
+def _add_subscriptions(routes: APIRouter, workitems: Workitems) -> None:
+    work = _work()
+
     @routes.post("/workitems/{uid}/subscribers/{ae_title}", dependencies=work)
     async def subscribe(uid: str, ae_title: str, request: Request) -> Response:
         """11.10: 201 with the address of the event channel."""
@@ -126,8 +143,6 @@ def router(workitems: Workitems) -> APIRouter:
     async def events(socket: WebSocket, ae_title: str) -> None:
         """8.10: the event channel of a subscriber."""
         await channel.serve(socket, ae_title, workitems.sessions)
-
-    return routes
 
 
 async def _do(operation: Callable[[], T]) -> T:

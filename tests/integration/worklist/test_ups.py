@@ -171,7 +171,7 @@ def test_the_reading_list_comes_in_reading_order_and_matches_keys(desk: Desk) ->
         ("PAT0002", "HIGH"),
         ("PAT0001", "LOW"),
     ]
-    assert [ds.ReferencedRequestSequence[0].AccessionNumber for ds in found][0] == "ACC0003"
+    assert found[0].ReferencedRequestSequence[0].AccessionNumber == "ACC0003"
     assert len(desk.find(PatientID="PAT*2")) == 1
     assert len(desk.find(ScheduledProcedureStepPriority="HIGH")) == 2
     assert desk.find(ProcedureStepState="COMPLETED") == []
