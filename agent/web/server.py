@@ -30,9 +30,7 @@ class WebServerError(AgentError):
 class WebServer:
     """uvicorn in a thread; `port` is known after `start`, also when 0 was asked for."""
 
-    def __init__(
-        self, app: FastAPI, host: str, port: int, tls: TlsSettings | None = None
-    ) -> None:
+    def __init__(self, app: FastAPI, host: str, port: int, tls: TlsSettings | None = None) -> None:
         self._app = app
         self.host = host
         self.port = port
