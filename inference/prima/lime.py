@@ -110,18 +110,21 @@ def explain(
     if len(subject.series) > 1:
         effects = np.abs(series_effects(model, subject, read)).max(axis=1)
         order = np.argsort(-effects, kind="stable").tolist()
+    chosen = order[: options.series or None]
     found = []
-    for place, number in enumerate(order[: options.series or None], start=1):
-        title = f"explaining series {place} of {min(len(order), options.series or len(order))}"
+    for place, number in enumerate(chosen):
+        # What is left of the time is shared by the series that are left.
+        now = time.monotonic()
+        until = now + (ends - now) / (len(chosen) - place)
+        title = f"explaining series {place + 1} of {len(chosen)}"
         groups = group_tokens(subject.series[number], options)
         one = _explain_series(
             _Task(model, subject, number, groups, read, title, tell, scale),
             lime.draw_masks(seed(number), options.samples, int(groups.max()) + 1),
-            ends,
+            until,
         )
-        if one is None:
-            break
-        found.append(one)
+        if one is not None:
+            found.append(one)
     return found
 
 
