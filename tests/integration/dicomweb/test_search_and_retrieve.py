@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import urllib.request
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -261,6 +264,26 @@ def test_looking_is_for_viewers_and_storing_for_machines(
     body = dicomweb.CLOSE if method == "POST" else None
 
     assert server.request(method, "/studies", body, headers).status == status
+
+
+def test_every_resource_asks_who_it_is(server: dicomweb.Server) -> None:
+    """No path below /dicom-web answers somebody who is not known."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/api/openapi.json") as answer:
+        paths = json.load(answer)["paths"]
+    ours = [
+        (method.upper(), re.sub(r"{\w+}", "1", path.removeprefix("/dicom-web")))
+        for path, methods in paths.items()
+        if path.startswith("/dicom-web/")
+        for method in methods
+    ]
+
+    statuses = {
+        one: server.request(*one, b"" if one[0] == "POST" else None, {"x-role": "nobody"}).status
+        for one in ours
+    }
+
+    assert len(ours) > 20
+    assert set(statuses.values()) == {401}
 
 
 def test_retention_takes_a_study_away(server: dicomweb.Server) -> None:
