@@ -128,13 +128,16 @@ def entries(
     """
     filters, page = filters or WorklistFilters(), page or PageRequest()
     order = ReadingOrder(session, priority, now, tally)
-    everything = filters == WorklistFilters() and sort is Sort.ORDER
-    shown = [] if everything else _shown(session, order, filters, sort)
-    total = order.total if everything else len(shown)
+    # Nothing is given STAT and stands elsewhere: those are the first part of the list.
+    lengths = {None: order.total, Level.STAT: order.by_level[Level.STAT]}
+    is_beginning = sort is Sort.ORDER and filters in _BEGINNINGS
+    shown = [] if is_beginning else _shown(session, order, filters, sort)
+    total = lengths[filters.level] if is_beginning else len(shown)
     number = min(max(1, page.number), max(1, -(-total // page.size)))
     start = (number - 1) * page.size
-    if everything:
-        shown = [_Shown(s.study_id, s) for s in order.part(start, page.size)]
+    if is_beginning:
+        part = order.part(start, min(page.size, total - start))
+        shown = [_Shown(s.study_id, s) for s in part]
     else:
         shown = shown[start : start + page.size]
     return WorklistPage(
@@ -147,6 +150,9 @@ def entries(
         dead_letters=queries.dead_letters(session),
         as_of=now,
     )
+
+
+_BEGINNINGS = (WorklistFilters(), WorklistFilters(level=Level.STAT))
 
 
 def open_entries(
@@ -277,6 +283,7 @@ def _entry(s: _Shown, rows: _Rows, priority: PrioritySettings, now: dt.datetime)
         deliveries=deliveries_of(rows.deliveries.get(study.id, {})),
         set_by_reader=bool(study.human_level) and study.priority == study.human_level,
         priors=known - 1,
+        priority_reason=study.priority_reason,
     )
 
 

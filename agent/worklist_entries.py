@@ -142,6 +142,8 @@ class WorklistEntry:
     target_minutes: float
     analysis: AnalysisLine | None
     deliveries: DeliverySummary
+    priority_reason: str = ""
+    """Why the study has the level it was given, whoever gave it."""
     set_by_reader: bool = False
     """The level is a reader's word."""
     priors: int = 0

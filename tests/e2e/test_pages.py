@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import statistics
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +20,14 @@ from selenium.webdriver.support.ui import Select
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from agent import health
+from agent import health, reading
 from agent.observability.metrics import Metrics
-from agent.settings import PrioritySettings, WebSettings
+from agent.settings import Level, PrioritySettings, WebSettings
 from agent.web.app import create_app
 from agent.web.dependencies import PackNotice, WebDependencies
 from agent.web.pictures import Pictures
 from agent.web.server import WebServer
-from db.models import ReadingFeedback, Study
+from db.models import Event, ReadingFeedback, Study
 from db.states import ReadingState
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -69,16 +71,20 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def site(seeded: Path, tmp_path: Path) -> Iterator[Site]:
-    """The application over a copy of the seeded database, refreshing fast."""
+    """The application over a copy of the seeded database."""
     (tmp_path / "test.db").write_bytes((seeded / "test.db").read_bytes())
     sessions = rows.sessions(tmp_path)
+    pictures = Pictures(sessions, seeded / "spool", seeded / "results")
     deps = WebDependencies(
         sessions=sessions,
-        web=WebSettings(refresh_s=0.3),
+        # so rarely that whatever a test sees at once came by an event
+        web=WebSettings(refresh_s=60, viewer_url="https://pacs.test/open?a={accession}"),
         priority=PrioritySettings(),
         metrics=Metrics(),
         health=lambda: health.Health(()),
-        overlay=Pictures(sessions, seeded / "spool", seeded / "results").overlay,
+        overlay=pictures.overlay,
+        slices=pictures.slice,
+        spool_dir=seeded,
         retry_study=lambda _id, _who: None,
         retry_delivery=lambda _id, _who: None,
         packs={"demo-head": PackNotice("Demo head", "1.0.0", rows.PACK.notice, demonstration=True)},
@@ -198,6 +204,105 @@ def test_a_new_stat_study_appears_by_itself_and_is_announced(site: Site, browser
     assert "Fall" not in browser.title
 
 
+def test_a_changed_priority_is_on_an_open_page_within_a_second(
+    site: Site, browser: webdriver.Chrome
+):
+    """The page asks once a minute; it is told at once. The median of five, the machine is shared."""
+    browser.get(site.url)
+    peers.wait_for("first refresh", lambda: "Updated" in _text(browser, "freshness-text"))
+    seen = []
+    for n, level in enumerate((Level.LOW, Level.STAT, Level.LOW, Level.HIGH, Level.STAT)):
+        why = f"said on the telephone {n}"
+        with site.sessions.begin() as session:
+            study = session.scalars(select(Study).where(Study.patient_name == "Smith^Ada")).one()
+            key = study.key
+            reading.set_level(
+                session,
+                study,
+                level,
+                why,
+                who="reader",
+                now=dt.datetime.now(dt.UTC),
+                policy=PrioritySettings(),
+            )
+        changed = time.monotonic()
+        script = "return document.getElementById(arguments[0])?.dataset.given"
+        peers.wait_for(
+            "the level",
+            lambda level=level: browser.execute_script(script, f"s-{key}") == level,
+        )
+        seen.append(time.monotonic() - changed)
+
+    print(f"visible after {[round(s, 2) for s in seen]} s")  # noqa: T201 - shown by -s
+    assert statistics.median(seen) < 1.0
+
+
+def test_the_list_is_used_by_keyboard(site: Site, browser: webdriver.Chrome):
+    """Move, change the priority with a reason, ask for help, open, come back."""
+    browser.get(site.url)
+    peers.wait_for("first refresh", lambda: "Updated" in _text(browser, "freshness-text"))
+    keys = webdriver.ActionChains(browser)
+    keys.send_keys("jjjk").perform()
+    selected = browser.execute_script("return document.querySelector('.is-selected').dataset.key")
+    assert selected == browser.execute_script(
+        "return document.querySelectorAll('.worklist tbody tr')[1].dataset.key"
+    )
+    webdriver.ActionChains(browser).send_keys("p").perform()
+    _keep(browser, "priority_dialog")
+    browser.find_element(By.ID, "ask-save").click()
+    assert browser.find_element(By.ID, "ask-problem").is_displayed()  # a reason is needed
+    Select(browser.find_element(By.ID, "ask-level")).select_by_visible_text("LOW")
+    browser.find_element(By.ID, "ask-reason").send_keys("old bleed, known")
+    browser.find_element(By.ID, "ask-save").click()
+    script = "return document.getElementById(arguments[0]).dataset.given"
+    peers.wait_for("the level", lambda: browser.execute_script(script, f"s-{selected}") == "LOW")
+    webdriver.ActionChains(browser).send_keys("?").perform()
+    assert browser.find_element(By.ID, "help").is_displayed()
+    _keep(browser, "help")
+    webdriver.ActionChains(browser).send_keys(Keys.ESCAPE).perform()
+    webdriver.ActionChains(browser).send_keys("k").send_keys(Keys.ENTER).perform()
+    peers.wait_for("a study", lambda: "/studies/" in browser.current_url)
+    webdriver.ActionChains(browser).send_keys("u").perform()
+    peers.wait_for("the list", lambda: "/studies/" not in browser.current_url)
+
+    with site.sessions() as session:
+        study = session.scalars(select(Study).where(Study.key == selected)).one()
+        (event,) = session.scalars(select(Event).filter_by(study_id=study.id, kind=reading.KIND))
+    assert (study.priority, event.to_state, event.why) == ("LOW", "LOW", "old bleed, known")
+    assert _complaints(browser) == []
+
+
+def test_a_reader_moves_through_the_slices_of_a_finding(site: Site, browser: webdriver.Chrome):
+    """From the key slice on, with and without what the model saw."""
+    browser.get(site.url + "studies/1")
+    button = browser.find_element(By.CSS_SELECTOR, "[data-slices-open]")
+    button.click()
+    slider = browser.find_element(By.CSS_SELECTOR, ".slider input[type=range]")
+    peers.wait_for("the slices", slider.is_displayed)
+    before = browser.execute_script("return document.querySelector('figure img').src")
+    slider.send_keys(Keys.ARROW_RIGHT)
+    browser.find_element(By.CSS_SELECTOR, ".slider input[type=checkbox]").click()
+
+    script = "const i = document.querySelector('figure img'); return i.complete && i.naturalWidth"
+    peers.wait_for("the slice", lambda: browser.execute_script(script) == 512)
+    after = browser.execute_script("return document.querySelector('figure img').src")
+    _keep(browser, "slices")
+    assert before != after
+    assert after.endswith("plain=true")
+
+
+def test_operations_are_seen_and_restarted(site: Site, browser: webdriver.Chrome):
+    """Queues, what failed with its reason, a button for each."""
+    browser.get(site.url + "operations")
+    _keep(browser, "operations")
+    shown = browser.find_element(By.ID, "content").text
+
+    assert "connection refused" in shown
+    assert browser.find_elements(By.CSS_SELECTOR, "[id^=retry-study-]")
+    assert "free for the spool" in shown
+    assert _complaints(browser) == []
+
+
 def _text(browser: webdriver.Chrome, ident: str) -> str:
     text: str = browser.execute_script(
         "return document.getElementById(arguments[0]).textContent", ident
@@ -250,6 +355,8 @@ def test_reading_and_feedback_are_recorded_by_a_click(site: Site, browser: webdr
     peers.wait_for("pictures", lambda: _pictures_loaded(browser))
     _keep(browser, "study")
     _click(browser, "act-disagree")
+    browser.find_element(By.ID, "ask-reason").send_keys("calcification")
+    browser.find_element(By.ID, "ask-save").click()
     peers.wait_for("feedback", lambda: "Disagreed" in browser.page_source)
     _click(browser, "act-read")
     peers.wait_for("reopening", lambda: browser.find_elements(By.ID, "act-unread"))
@@ -263,12 +370,12 @@ def test_reading_and_feedback_are_recorded_by_a_click(site: Site, browser: webdr
     assert _complaints(browser) == []
 
 
-@pytest.mark.parametrize("path", ["", "studies/1", "studies/11"])
+@pytest.mark.parametrize("path", ["", "studies/1", "studies/11", "operations"])
 def test_a_phone_needs_no_sideways_scrolling(site: Site, browser: webdriver.Chrome, path: str):
     """The narrow layout fits, and the table keeps its roles for screen readers."""
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
-        {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True},
+        {"width": 360, "height": 780, "deviceScaleFactor": 2, "mobile": True},
     )
     try:
         browser.get(site.url + path)
@@ -280,8 +387,22 @@ def test_a_phone_needs_no_sideways_scrolling(site: Site, browser: webdriver.Chro
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
-    assert width <= 390
+    assert width <= 360
     assert roles
+
+
+def test_the_colors_follow_the_system_until_chosen(site: Site, browser: webdriver.Chrome):
+    """A dark system gets the dark page without a click."""
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    try:
+        browser.get(site.url)
+        _keep(browser, "worklist_dark")
+        color = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+    assert _luminance(color) < 0.05
 
 
 def test_the_theme_is_chosen_and_kept(site: Site, browser: webdriver.Chrome):
@@ -293,27 +414,6 @@ def test_the_theme_is_chosen_and_kept(site: Site, browser: webdriver.Chrome):
 
     assert browser.execute_script("return document.documentElement.dataset.theme") == "dark"
     browser.execute_script("localStorage.clear()")
-
-
-def test_contrast_of_the_level_chips_is_enough_in_both_themes(
-    site: Site, browser: webdriver.Chrome
-):
-    """At least 4.5 to 1 (WCAG AA) for every chip."""
-    browser.get(site.url)
-    for theme in ("light", "dark"):
-        browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
-        for level in ("stat", "high", "medium", "low"):
-            colors = browser.execute_script(
-                "const s = getComputedStyle(document.querySelector(arguments[0]));"
-                "return [s.color, s.backgroundColor]",
-                f".level-{level}",
-            )
-            assert _contrast(*colors) >= 4.5, (theme, level, colors)
-
-
-def _contrast(one: str, other: str) -> float:
-    low, high = sorted(_luminance(color) for color in (one, other))
-    return (high + 0.05) / (low + 0.05)
 
 
 def _luminance(color: str) -> float:

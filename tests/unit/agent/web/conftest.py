@@ -29,6 +29,7 @@ class Browser:
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
+        self.app = app
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         """GET."""
