@@ -47,10 +47,11 @@ class Scale:
 
     Attributes:
         studies: of NeuroVFM's pretraining (arXiv 2511.18640).
-        series: volumes of a study that are kept; a CT volume counts once in an epoch.
+        series: volumes of a study (the paper: 5.24 million); a CT volume counts once in an epoch.
         cached_views: views stored of a series (a CT has three windows, MR one; half and half).
         tokens: foreground tokens of a series.
-        context, targets: share of a series' tokens that student and predictor see.
+        context, targets: share of a series' tokens that the student sees and must predict, about
+            what the masks give in the first form.
         epochs: passes over the studies.
         mfu: share of the GPU's peak that training reaches.
         peak_tflops: of the GPU, dense bf16 (H100 SXM by its data sheet).
@@ -58,11 +59,11 @@ class Scale:
     """
 
     studies: int = 567_000
-    series: float = 9.0
+    series: float = 5_240_000 / 567_000
     cached_views: float = 2.0
     tokens: float = 1500.0
-    context: float = 0.2
-    targets: float = 0.5
+    context: float = 0.25
+    targets: float = 0.75
     epochs: int = 100
     mfu: float = 0.35
     peak_tflops: float = 989.0

@@ -161,7 +161,7 @@ def _weighed(rows: Tensor, world: int) -> Tensor:
     """Rows whose gradient counts once for each process, as DDP will divide it by their number."""
     mine = rows.clone()
     if mine.requires_grad:
-        mine.register_hook(lambda gradient: gradient * world)
+        mine.register_hook(lambda gradient: gradient * world)  # type: ignore[no-untyped-call]  # as torch ships it
     return mine
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -44,18 +45,21 @@ def codebook() -> tuple[Codebook, torch.Tensor]:
     return book, torch.randn(4, 2, 2, 8, 8)
 
 
-def main(folder: Path, out: Path) -> None:
-    """Write losses and codebook, as the first process sees them."""
+def compare(out: Path) -> None:
+    """Write the losses of three steps, which all processes agree on."""
+    losses = train(out / "latents", rows(out), replace(RUN, batch=4), out / "run")
+    torch.save(losses, out / f"{os.environ['RANK']}.pt")
+
+
+def join(out: Path) -> None:
+    """Write the codebook after each process has shown it two of the latents."""
     with runtime.take_place("cpu") as place:
         book, latents = codebook()
         before = book.ema_cluster_size.clone(), book.ema_w.clone()
         book(latents[place.rank * 2 : place.rank * 2 + 2])
         join_codebooks(book, *before, place)
-        state = book.state_dict()
-    losses = train(folder, rows(folder), replace(RUN, batch=4), out / "run")
-    if place.first:
-        torch.save({"losses": losses, "codebook": state}, out / "both.pt")
+        torch.save(book.state_dict(), out / f"{place.rank}.pt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    {"compare": compare, "join": join}[sys.argv[1]](Path(sys.argv[2]))

@@ -351,26 +351,36 @@ def test_reports_do_not_leave_the_house(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_compare_with_all_studies_of_both(tmp_path: Path, repository: Path) -> None:
-    """Losses of three steps, and a codebook, are those of one process with everything."""
+    """The losses of three steps are those of one process with twice the batch."""
     from factories.inside import two_studies
 
     small.latents(tmp_path / "latents")
-    script = repository / "tests" / "factories" / "inside" / "two_studies.py"
-    run_both([str(script), str(tmp_path / "latents"), str(tmp_path)], repository)
-    both = torch.load(tmp_path / "both.pt", weights_only=True)
+    run_both("compare", tmp_path, repository)
     alone = train_clip(
         tmp_path / "latents", two_studies.rows(tmp_path), two_studies.RUN, tmp_path / "alone"
     )
+    for rank in (0, 1):
+        spread = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert spread == pytest.approx(alone, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_hold_one_codebook(tmp_path: Path, repository: Path) -> None:
+    """That of one process which saw the latents of both."""
+    from factories.inside import two_studies
+
+    run_both("join", tmp_path, repository)
     book, latents = two_studies.codebook()
     book(latents)
+    for rank in (0, 1):
+        spread = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for name, value in book.state_dict().items():
+            torch.testing.assert_close(spread[name], value)
 
-    assert both["losses"] == pytest.approx(alone, rel=1e-5)
-    for name, value in book.state_dict().items():
-        torch.testing.assert_close(both["codebook"][name], value)
 
-
-def run_both(command: list[str], repository: Path) -> None:
+def run_both(what: str, out: Path, repository: Path) -> None:
     """Two processes with what torchrun would tell them, on the loopback interface."""
+    script = repository / "tests" / "factories" / "inside" / "two_studies.py"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -384,7 +394,9 @@ def run_both(command: list[str], repository: Path) -> None:
         "GLOO_SOCKET_IFNAME": "lo",
     }
     running = [
-        subprocess.Popen([sys.executable, *command], env={**shared, "RANK": str(rank)})
+        subprocess.Popen(
+            [sys.executable, str(script), what, str(out)], env={**shared, "RANK": str(rank)}
+        )
         for rank in (0, 1)
     ]
     try:
