@@ -22,6 +22,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "x-csrf-token"
 CSRF_FIELD = "csrf_token"
 MAX_NAME = 128
+DICOMWEB = "/dicom-web/"
 
 #: Set by `require`, so that templates and handlers know who asks.
 _asking: contextvars.ContextVar[Principal | None] = contextvars.ContextVar("asking", default=None)
@@ -132,9 +133,11 @@ async def _is_own_page(connection: HTTPConnection, principal: Principal) -> bool
     """
     if connection.scope["type"] == "websocket":
         return principal.via is Via.TOKEN or _same_origin(connection)
-    if principal.via is not Via.SESSION:
+    if principal.via is Via.TOKEN or connection.scope["method"] in SAFE_METHODS:
         return True
-    if connection.scope["method"] in SAFE_METHODS:
+    if not _same_origin(connection):
+        return False
+    if principal.via is not Via.SESSION:  # no cookie of ours that could be repeated
         return True
     sent = connection.headers.get(CSRF_HEADER) or await _form_token(connection)
     return hmac.compare_digest(sent.encode(), principal.csrf_token.encode())
@@ -153,6 +156,11 @@ async def _form_token(connection: HTTPConnection) -> str:
 
 def _same_origin(connection: HTTPConnection) -> bool:
     origin = connection.headers.get("origin")
+    listed: tuple[str, ...] = connection.app.state.other_origins
+    if origin in listed and connection.url.path.startswith(DICOMWEB):
+        return True  # a viewer that configuration names (CORS)
+    if connection.headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:
+        return False
     if origin is None:  # no browser
         return True
     return origin.partition("://")[2] == connection.headers.get("host", "")

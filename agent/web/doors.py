@@ -19,6 +19,7 @@ def install(app: FastAPI, deps: WebDependencies, pages: Pages) -> None:
     """Who comes in, where they log in, and what is written down of it."""
     app.state.access = deps.access or OpenAccess(deps.web, deps.web.user_header)
     app.state.trusted_proxies = deps.web.trusted_proxies
+    app.state.other_origins = deps.dicomweb.settings.cors_origins if deps.dicomweb else ()
     if isinstance(deps.access, KnownAccess) and deps.audit:
         app.include_router(routes_login.router(deps.access, deps.oidc, pages, deps.audit))
     if deps.audit:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+import pytest
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.routing import RouteContext, iter_route_contexts
+from starlette.requests import HTTPConnection
 
-from agent.web.access import Requires
+from agent.access.principal import Role
+from agent.web.access import Requires, require
 
 #: Asked by monitors that cannot log in; they tell no patient data.
 OPEN_PATHS = {"/healthz", "/readyz", "/metrics", "/static"}
@@ -50,3 +53,41 @@ def test_a_route_without_a_door_is_noticed(web: Any):
     app.include_router(forgotten)
 
     assert _doorless(app) == {"/forgotten"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}],
+)
+def test_another_sites_page_changes_nothing_where_nobody_logs_in(web: Any, headers: dict[str, str]):
+    """Not by JSON only: at the door of every route."""
+    app = web.client()._app
+    open_to_forms = APIRouter(dependencies=[Depends(require(Role.VIEWER))])
+    open_to_forms.add_api_route("/change", lambda: None, methods=["POST"])
+    app.include_router(open_to_forms)
+    browser = type(web.client())(app)
+
+    assert browser.post("/change", content=b"", headers=headers).status_code == 403
+    assert browser.post("/change", content=b"").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("client", "named", "who"),
+    [("127.0.0.1", "dr.doe", "dr.doe"), ("127.0.0.1", "", None), ("10.0.0.7", "dr.doe", None)],
+)
+def test_only_a_trusted_proxy_names_users(web: Any, client: str, named: str, who: str | None):
+    """Behind a proxy nobody comes in unnamed, and nobody names themselves."""
+    app = web.client(behind_proxy=True, user_header="X-User")._app
+    connection = HTTPConnection(
+        {
+            "type": "http",
+            "headers": [(b"x-user", named.encode())],
+            "client": (client, 1),
+            "app": app,
+        }
+    )
+
+    known = app.state.access.identify(connection)
+
+    assert (known.name if known else None) == who
+    assert known is None or known.role is Role.RADIOLOGIST
