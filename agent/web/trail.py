@@ -27,6 +27,7 @@ from agent.web import access
 STUDY_PARAMETERS = ("reference", "study", "study_uid", "study_key", "study_instance_uid")
 DICOMWEB = "/dicom-web"
 MAX_REMEMBERED = 10_000
+UNKNOWN = "unknown"
 
 
 class Trail:
@@ -55,7 +56,7 @@ class Trail:
             self._remember(fresh)
 
     def _is_repeated(self, one: Occurrence) -> bool:
-        if one.kind not in LOOKS or one.outcome is not Outcome.SUCCESS:
+        if one.kind not in LOOKS:
             return False
         with self._lock:
             at = self._seen.get(_key(one))
@@ -71,7 +72,7 @@ class Trail:
                 self._seen.popitem(last=False)
 
 
-#: Looking again changes nothing; the page asks every few seconds.
+#: Again, these change nothing: the page asks every few seconds, and whoever is refused may go on.
 LOOKS = frozenset({Kind.VIEWED, Kind.SEARCHED, Kind.RETRIEVED, Kind.REFUSED})
 
 
@@ -122,7 +123,7 @@ def _occurrences(connection: HTTPConnection, status: int) -> list[Occurrence]:
         if "authorization" not in connection.headers:
             return []  # a browser on its way to the login page
         outcome = Outcome.SERIOUS_FAILURE
-        return [Occurrence(Kind.REFUSED, "unknown", "", address, detail=detail, outcome=outcome)]
+        return [Occurrence(Kind.REFUSED, UNKNOWN, "", address, detail=detail, outcome=outcome)]
     studies: Sequence[str] = getattr(connection.state, "audit_studies", ()) or [
         str(parameters[name]) for name in STUDY_PARAMETERS if name in parameters
     ]
@@ -155,6 +156,8 @@ def _kind(connection: HTTPConnection, method: str, template: str, has_study: boo
 
 
 def _key(one: Occurrence) -> tuple[str, ...]:
+    if one.who == UNKNOWN:  # a stranger must not fill the table by asking for ever new things
+        return one.kind, one.who, one.address
     # All pages and pictures of a study are one look; lists differ.
     what = one.study or one.detail
     return one.kind, one.who, one.address, what
