@@ -56,6 +56,7 @@ class Span:
         after: they came later than this; None = however long ago.
         until: they came at this moment or before; None = however late.
         shift: from arrival to the moment they entered the level they stand at.
+        rank: of the level they stand at, 0 = STAT.
     """
 
     level: Level
@@ -63,11 +64,7 @@ class Span:
     after: dt.datetime | None
     until: dt.datetime | None
     shift: dt.timedelta
-
-    @property
-    def rank(self) -> int:
-        """Rank of the level they stand at, 0 = STAT."""
-        return self.level.rank - self.climbed
+    rank: int
 
 
 def spans(now: dt.datetime, target_minutes: Mapping[Level, float]) -> list[Span]:
@@ -78,5 +75,6 @@ def spans(now: dt.datetime, target_minutes: Mapping[Level, float]) -> list[Span]
         for climbed in range(level.rank + 1):
             after = now - (climbed + 1) * target if climbed < level.rank else None
             until = now - climbed * target if climbed else None
-            made.append(Span(level, climbed, after, until, climbed * target))
+            rank = level.rank - climbed
+            made.append(Span(level, climbed, after, until, climbed * target, rank))
     return made

@@ -95,19 +95,16 @@ class ReadingOrder:
         self._now = now
         count = tally.ranges if tally is not None else _counted
         self._ranges = count(session, priority, now)
+        numbers = [0] * len(Level)
+        for r in self._ranges:
+            numbers[r.span.rank] += r.number
+        self.by_level: dict[Level, int] = dict(zip(Level, numbers, strict=True))
+        """How many stand at each level now."""
 
     @property
     def total(self) -> int:
         """How many studies are open."""
-        return sum(r.number for r in self._ranges)
-
-    @property
-    def by_level(self) -> dict[Level, int]:
-        """How many stand at each level now."""
-        return {
-            level: sum(r.number for r in self._ranges if r.span.rank == level.rank)
-            for level in Level
-        }
+        return sum(self.by_level.values())
 
     def part(self, start: int, size: int) -> list[Standing]:
         """The studies with ranks `start` + 1 and up, at most `size`."""
@@ -137,7 +134,8 @@ class ReadingOrder:
         return Standing(study.id, 1 + ahead + sum(earlier), level, place.level, since)
 
     def _of_level(self, level: Level, before: int, skip: int, size: int) -> list[Standing]:
-        ranges = [r for r in self._ranges if r.span.rank == level.rank]
+        rank = level.rank
+        ranges = [r for r in self._ranges if r.span.rank == rank]
         heads = rows.heads(self._session, [r.stretch for r in ranges], skip + size)
         entered = sorted(
             (since + r.span.shift, study_id, since, r.span.level)

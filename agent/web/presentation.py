@@ -75,9 +75,11 @@ def dicom_time(value: str) -> str:
 
 def age(birth_date: str, on: dt.datetime) -> str:
     """Completed years (months below two years) from a DICOM birth date; empty when unknown."""
-    try:
-        born = dt.datetime.strptime(birth_date, "%Y%m%d").replace(tzinfo=dt.UTC)
+    try:  # not strptime: fifty a page took a tenth of its time
+        born = dt.date(int(birth_date[:4]), int(birth_date[4:6]), int(birth_date[6:8]))
     except ValueError:
+        return ""
+    if len(birth_date) != 8:
         return ""
     months = (on.year - born.year) * 12 + on.month - born.month - (on.day < born.day)
     if months < 0:

@@ -19,9 +19,7 @@ def router(deps: WebDependencies, pages: Pages) -> APIRouter:
 
     def look() -> Operations:
         with reading(deps.sessions) as session:
-            return operations(
-                session, deps.clock(), deps.health, deps.destinations, deps.spool_dir
-            )
+            return operations(session, deps.clock(), deps.health, deps.destinations, deps.spool_dir)
 
     @routes.get("/operations", response_class=HTMLResponse, include_in_schema=False)
     def page() -> str:

@@ -251,7 +251,9 @@ def _prior(row: Study) -> PriorDetail:
         modalities=row.modalities.replace("\\", "/"),
         priority=row.priority,
         reading_state=row.reading_state,
-        found=tuple(row.found.split("\n")[::2]) if row.found else (),  # display, label, display, ...
+        found=tuple(row.found.split("\n")[::2])
+        if row.found
+        else (),  # display, label, display, ...
     )
 
 

@@ -16,7 +16,6 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db.base import UtcDateTime
-from db.models import Study
 
 #: A moment of arrival and a study id: whoever is before it in arrival order.
 Before = tuple[dt.datetime, int]
@@ -44,23 +43,16 @@ def orders_without_level(session: Session, reading_state: str) -> list[str]:
     Each step is one look into the index, whatever the number of studies (SQLite and PostgreSQL
     would both read all of them for a DISTINCT).
     """
-    first = sa.select(sa.func.min(Study.ordered_priority).label("value")).where(
-        Study.reading_state == reading_state, Study.priority == ""
-    )
-    found = first.cte("found", recursive=True)
-    following = (
-        sa.select(sa.func.min(Study.ordered_priority))
-        .where(
-            Study.reading_state == reading_state,
-            Study.priority == "",
-            Study.ordered_priority > found.c.value,
-        )
-        .correlate(found)
-        .scalar_subquery()
-    )
-    found = found.union_all(sa.select(following).where(found.c.value.is_not(None)))
-    query = sa.select(found.c.value).where(found.c.value.is_not(None))
-    return list(session.execute(query).scalars())
+    return list(session.execute(_ORDERS, {"state": reading_state}).scalars())
+
+
+_ORDERS = sa.text(
+    "WITH RECURSIVE found (value) AS ("
+    "SELECT MIN(ordered_priority) FROM study WHERE reading_state = :state AND priority = '' "
+    "UNION ALL SELECT (SELECT MIN(ordered_priority) FROM study WHERE reading_state = :state "
+    "AND priority = '' AND ordered_priority > found.value) FROM found WHERE value IS NOT NULL) "
+    "SELECT value FROM found WHERE value IS NOT NULL"
+)
 
 
 def counts(
