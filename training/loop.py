@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import structlog
@@ -23,6 +23,7 @@ from training.runtime import Place, RunError
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
 Rate = Callable[[int], float]
 """Learning rate of an optimizer step, counted from 0."""
 
@@ -133,6 +134,17 @@ def gather(rows: Tensor, place: Place) -> Tensor:
     held = [part[:size] for part, size in zip(parts, sizes, strict=True)]
     held[place.rank] = _weighed(rows, place.world)
     return torch.cat(held)
+
+
+def share(items: Sequence[T], place: Place) -> list[T]:
+    """This process' part of work that is done once and kept in files."""
+    return list(items[place.rank :: place.world])
+
+
+def wait(place: Place) -> None:
+    """Until all processes are here."""
+    if place.world > 1:
+        distributed.barrier()
 
 
 def epochs(count: int, size: int, seed: int, place: Place) -> Callable[[int], list[int]]:

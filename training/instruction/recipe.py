@@ -289,7 +289,10 @@ def _features(
     encoder: LoadedEncoder, cache: Cache, studies: Sequence[str], out: Path, place: Place
 ) -> dict[str, StudyFeatures]:
     chosen = [cache.studies[name] for name in studies]
-    found = embed_studies(encoder.model, cache, chosen, out / "features", place, encoder.stats)
+    folder = out / "features"
+    embed_studies(encoder.model, cache, loop.share(chosen, place), folder, place, encoder.stats)
+    loop.wait(place)
+    found = embed_studies(encoder.model, cache, chosen, folder, place, encoder.stats)
     encoder.model.cpu()
     return {one.study: one for one in found}
 

@@ -17,7 +17,7 @@ from inference.prima import importing, loading
 from inference.prima.config import Components, read_heads
 from inference.prima.hiervit_sizes import read_head_counts
 from inference.prima.model import PrimaModel
-from training import runtime
+from training import loop, runtime
 from training.data.splits import Split
 from training.data.table import StudyRow
 from training.prima import cache
@@ -174,19 +174,19 @@ def embed(
     counts = read_head_counts(read_json(model / "config.json"))
     visual = loading.build_visual(read_state_dict(weights), counts, model.name)
     frozen = PrimaModel(visual.to(place.device), {})
-    found = []
-    for number, row in enumerate(rows, start=1):
-        path = folder / f"{hashlib.sha256(row.study.encode()).hexdigest()[:32]}.npy"
+    places = [folder / f"{hashlib.sha256(r.study.encode()).hexdigest()[:32]}.npy" for r in rows]
+    mine = loop.share(list(zip(rows, places, strict=True)), place)
+    for number, (row, path) in enumerate(mine, start=1):
         if not path.is_file():
             made = _embedding(frozen, files[row.study])
-            temporary = path.with_suffix(f".{place.rank}.tmp")
+            temporary = path.with_suffix(".tmp")
             with temporary.open("wb") as stream:
                 np.save(stream, made)
             temporary.replace(path)
-        if number % 100 == 0 or number == len(rows):
-            log.info("studies_embedded", done=number, of=len(rows))
-        found.append(np.load(path))
-    return np.stack(found)
+        if number % 100 == 0 or number == len(mine):
+            log.info("studies_embedded", done=number, of=len(mine))
+    loop.wait(place)
+    return np.stack([np.load(path) for path in places])
 
 
 def _embedding(model: PrimaModel, file: Path) -> Embeddings:
