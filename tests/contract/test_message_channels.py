@@ -177,7 +177,7 @@ def rs(folder: Path) -> Iterator[Peer]:
     """A UPS-RS origin server."""
     peer = Worklist(folder)
     app = FastAPI()
-    app.state.access = Machine()
+    app.state.access, app.state.other_origins = Machine(), ()
     routes.install(app, peer.manager)
     server = WebServer(app, "127.0.0.1", 0)
     server.start()

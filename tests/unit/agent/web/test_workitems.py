@@ -57,7 +57,7 @@ class Client:
         given = UpsSettings(**{"accept_created": True, **settings})
         self.workitems = Workitems(sessions, given, clock=lambda: rows.NOW)
         self.app = FastAPI()
-        self.app.state.access = Machine()
+        self.app.state.access, self.app.state.other_origins = Machine(), ()
         routes.install(self.app, self.workitems)
 
     def send(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
