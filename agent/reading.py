@@ -1,4 +1,4 @@
-"""What a reader decides about a study's level: it stands above the model's word, and is pushed on."""
+"""What a reader decides about a study's level: above the model's word, and pushed on."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def set_level(
     """Place the study at a level, raised or lowered; the caller commits.
 
     The model's later words about the same images do not move it any more; about later images they
-    may raise it (agent/analysis/record.py). Whoever is told of priorities is told of this one, where
-    a live analysis stands behind the study; the worklist over DICOM and the workitems follow in any
-    case.
+    may raise it (agent/analysis/record.py). Whoever is told of priorities is told of this one,
+    where a live analysis stands behind the study; the worklist over DICOM and the workitems follow
+    in any case.
     """
     before = study.priority
     study.priority, study.priority_rank = level, level.rank

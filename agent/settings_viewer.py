@@ -1,4 +1,4 @@
-"""Where a study is opened for reading: addresses of other viewers, with places for its identifiers."""
+"""Where a study is opened for reading: addresses of viewers, with places for its identifiers."""
 
 from __future__ import annotations
 

@@ -2,13 +2,13 @@
 
 One order for everybody: the page, the REST API and the worklist SCP ask here.
 
-Which level a study stands at: the level committed with its analysis, or set by a reader. Without one
-(not analysed yet, in shadow mode), the order decides; an order that says nothing counts as
+Which level a study stands at: the level committed with its analysis, or set by a reader. Without
+one (not analysed yet, in shadow mode), the order decides; an order that says nothing counts as
 `priority.unread_failure`, for the absence of a flag is not a negative.
 A study waits from its first image on: late images never cost it its place.
 
-The list as it stands is read by index ranges (`agent.reading_order`), however long it is; a filter or
-another sort order reads the ids of the whole list.
+The list as it stands is read by index ranges (`agent.reading_order`), however long it is; a filter
+or another sort order reads the ids of the whole list.
 """
 
 from __future__ import annotations

@@ -226,11 +226,9 @@ def _page(rows: list[Row], repeats: int) -> str:
         "Written by `python bench/worklist.py --out docs/benchmarks-worklist.md`; see",
         "[bench/README.md](../bench/README.md).",
         "",
-        f"Machine: {os.cpu_count()} cores {platform.machine()}, Python {platform.python_version()}, "
-        f"load average {load:.1f} at the end.",
+        f"Machine: {os.cpu_count()} cores {platform.machine()}, load {load:.1f} at the end.",
         f"Every study is open, 50 to a page, 90 % analysed. {repeats} requests each over loopback,",
-        f"whole requests from sending to the last byte; {SLOW_REPEATS} of what takes longer than "
-        f"{10 * TARGET_MS / 1000:.1f} s.",
+        f"whole requests from sending to the last byte; {SLOW_REPEATS} of what takes long.",
         "",
         "## Server time, milliseconds: median / 95th percentile / 95th percentile of CPU",
         "",
@@ -238,17 +236,17 @@ def _page(rows: list[Row], repeats: int) -> str:
         f"|---|{'---|' * len(rows)}",
         *(f"| {what} | {' | '.join(_cell(r.times_ms[what]) for r in rows)} |" for what in REQUESTS),
         "",
-        "CPU is of the server and of the asking client, in one process (PostgreSQL's own not counted);",
+        "CPU is of the server and the asking client, one process (not PostgreSQL's own);",
         "where the clock shows much more, other work took the cores.",
         "",
         f"Target: first page below {TARGET_MS} ms at the 95th percentile. A filter or another order",
-        "reads the ids of the whole list, so it grows with it. The size of a list above 5 000 is counted",
-        "again when the record changed or after five seconds; those requests are among these.",
+        "reads the ids of the whole list, so it grows with it. A list above 5 000 is counted again",
+        "when the record changed or after five seconds; those requests are among these.",
         "",
         "## A changed priority on an open page, seconds",
         "",
         "From sending the change (`POST /api/studies/.../priority`) to holding the list that shows",
-        "it, by a client that does as the page does: it hears of it by server-sent events, then asks.",
+        "it, by a client that does as the page does: it is told by an event, then asks.",
         "",
         "| database, studies | median | 95th percentile | longest |",
         "|---|---|---|---|",
@@ -258,7 +256,7 @@ def _page(rows: list[Row], repeats: int) -> str:
             for r in rows
         ),
         "",
-        f"Target: below {TARGET_VISIBLE_S:.0f} s ({CHANGES} changes each). "
+        f"Target: below {TARGET_VISIBLE_S:.0f} s ({CHANGES} changes each).",
         "`tests/e2e/test_pages.py` holds it in Chromium.",
     ]
     return "\n".join(lines) + "\n"

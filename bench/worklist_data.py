@@ -1,4 +1,4 @@
-"""A full worklist: studies of every level, analysed and not, findings with maps where there are any."""
+"""A full worklist: studies of every level, analysed and not, with maps of what was found."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHUNK = 2000
 
 def fill(engine: sa.Engine, number: int, now: dt.datetime) -> None:
     """Write `number` open studies, 90 % of them analysed, each with a series and a delivery."""
-    chance = random.Random(20261123)  # noqa: S311 - a repeatable list
+    chance = random.Random(20261123)  # a repeatable list
     said = {level: _findings(level) for level in SHARES}
     with engine.begin() as connection:
         for start in range(0, number, CHUNK):

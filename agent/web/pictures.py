@@ -33,7 +33,7 @@ class PictureError(AgentError):
 
 @dataclass(frozen=True)
 class Slice:
-    """A rendered slice, which it is (from 0), of how many, and which the finding is best seen on."""
+    """A rendered slice, which it is (from 0), of how many, and which shows the finding best."""
 
     png: bytes
     index: int
@@ -147,7 +147,7 @@ class Pictures:
 
 
 def paint(volume: Volume, k: int, grounding: Grounding, *, painted: bool = True) -> bytes:
-    """Slice `k` of a volume as PNG, with the grounding over it unless only the anatomy is wanted."""
+    """Slice `k` of a volume as PNG; the grounding over it unless only anatomy is wanted."""
     from inference.explain import overlay_png, resample_to_volume, window_for
 
     pixels = volume.array[k]

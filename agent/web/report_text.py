@@ -21,8 +21,7 @@ def read(path: Path) -> str:
     lines = [
         _name(dataset.get("ConceptNameCodeSequence")) or str(dataset.get("Modality", "")),
         f"SOP Instance UID {dataset.SOPInstanceUID}",
-        f"Verification {dataset.get('VerificationFlag', 'not stated')}, "
-        f"completion {dataset.get('CompletionFlag', 'not stated')}",
+        f"Verification {dataset.get('VerificationFlag', 'not stated')}",
         "",
     ]
     for line in _items(dataset, 0):

@@ -133,8 +133,10 @@ def _typed(sql: str, shapes: Sequence[Shape], *, before: bool) -> sa.TextClause 
     names += [f"until{n}" for n, shape in enumerate(shapes) if shape[2]]
     names += [f"before{n}" for n in range(len(shapes)) if before]
     typed = sa.text(sql).bindparams(*(sa.bindparam(name, type_=UtcDateTime()) for name in names))
-    columns = sa.column("n"), sa.column("id"), sa.column("first_instance_at", UtcDateTime())
-    return typed.columns(*columns) if "LIMIT" in sql else typed
+    if "LIMIT" not in sql:
+        return typed
+    moment = sa.column("first_instance_at", UtcDateTime())
+    return typed.columns(sa.column("n"), sa.column("id"), moment)
 
 
 def _values(stretches: Sequence[Stretch]) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def same_patient(session: Session, studies: Sequence[Study]) -> dict[tuple[str, 
 
 
 def priors(session: Session, study: Study, limit: int = 20) -> Sequence[Study]:
-    """Other studies of the same patient (ID and issuer), newest first; none without a patient ID."""
+    """Other studies of the same patient (ID and issuer), newest first; none without an ID."""
     if not study.patient_id:
         return ()
     query = (

@@ -30,8 +30,8 @@ def session(sessions: sessionmaker[Session]) -> Iterator[Session]:
 
 
 def _ward(session: Session, number: int = 80) -> list[Study]:
-    """Studies of all levels that came within two days, some at the same moment, some in the future."""
-    chance = random.Random(7)  # noqa: S311 - repeatable
+    """Studies of all levels, some of the same moment, some of the future."""
+    chance = random.Random(7)
     minutes = [-5.0, 0.0, 10.0, 30.0, 240.0, 480.0, *(chance.random() * 2900 for _ in range(12))]
     return [
         rows.study(
@@ -90,7 +90,7 @@ def test_each_range_is_read_from_an_index(tmp_path: Path, ordered: str | None):
     """SQLite searches a covering index and sorts nothing."""
     stretch = reading_order.Stretch("unread", "LOW", ordered, rows.NOW, rows.NOW)
     shapes = (reading_order._shape(stretch),)
-    values = {name: "2026" for name in reading_order._values([stretch])} | {"size": 50}
+    values = {**dict.fromkeys(reading_order._values([stretch]), "2026"), "size": 50}
     with rows.sessions(tmp_path)() as session:
         for query in (reading_order._counting(shapes, False), reading_order._heading(shapes)):
             text = getattr(query, "element", query).text
