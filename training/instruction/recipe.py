@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import structlog
 import torch
 
@@ -28,17 +27,15 @@ from inference.report import importing, official
 from inference.report.connector import VisionConnector, read_config
 from inference.report.language_model import LanguageModel
 from inference.report.prompt import PromptStyle, PromptWriter
-from inference.report.splicing import collate
 from training import loop, runtime
 from training.data.shards import Cache
-from training.instruction.conversations import Conversation, taught
+from training.instruction.conversations import Conversation
+from training.instruction.lessons import Lessons
 from training.instruction.network import (
     InstructionLoss,
-    Lesson,
     is_learned,
     learned,
     merged,
-    on_device,
     prepare_language_model,
 )
 from training.probes.features import StudyFeatures, embed_studies
@@ -136,7 +133,9 @@ def tune(
         language = _load_language(parts, config, place)
         connector = _connector(parts, config, encoder, language.width)
         writer = PromptWriter(parts.style, language.vocabulary)
-        lessons = _Lessons(cache, conversations, writer, language, config, place)
+        passes = config.batch, config.accumulate
+        pad = language.endings.pad
+        lessons = Lessons(cache, conversations, writer, pad, passes, config.seed, place)
         lessons.features = _features(encoder, cache, lessons.studies, out, place)
         model = prepare_language_model(
             language.model,
@@ -207,78 +206,14 @@ def write_pack(model: Path, target: Path, identity: Identity) -> None:
     importing.import_findings_model(model, target, identity, style, quirks)
 
 
-class _Lessons:
-    """Which conversations a step teaches, read and padded."""
-
-    features: Mapping[str, StudyFeatures]
-
-    def __init__(
-        self,
-        cache: Cache,
-        conversations: Sequence[Conversation],
-        writer: PromptWriter,
-        language: LanguageModel,
-        config: InstructionRun,
-        place: Place,
-    ) -> None:
-        self._pad, self._place, self._config = language.endings.pad, place, config
-        self.lengths = {
-            name: tuple(one.count for one in study.series) for name, study in cache.studies.items()
-        }
-        given = [one for one in conversations if one.study in self.lengths]
-        written = [(c.study, taught(writer, len(self.lengths[c.study]), c)) for c in given]
-        self._items = [(study, ids) for study, ids in written if ids is not None]
-        left_out = len(conversations) - len(self._items)
-        if left_out:
-            log.warning("conversations_left_out", count=left_out)
-        if not self._items:
-            raise RunError(
-                "no conversation can be taught: their studies are not in the cache, or their "
-                "images exceed the style's max_tokens"
-            )
-        self.studies = sorted({study for study, _ in self._items})
-        self._picks = loop.epochs(len(self._items), self.per_step, config.seed, place)
-
-    @property
-    def per_step(self) -> int:
-        """Conversations in an optimizer step of one process."""
-        return self._config.batch * self._config.accumulate
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of the run."""
-        per_epoch = max(1, len(self._items) // (self.per_step * self._place.world))
-        return per_epoch * self._config.epochs
-
-    def of(self, step: int, _: np.random.Generator) -> list[Lesson]:
-        """The passes of a step."""
-        numbers, size = self._picks(step), self._config.batch
-        parts = [numbers[i : i + size] for i in range(0, len(numbers), size)]
-        return [on_device(self._lesson(part), self._place.device) for part in parts]
-
-    def _lesson(self, numbers: Sequence[int]) -> Lesson:
-        studies = [self._items[i][0] for i in numbers]
-        written = [self._items[i][1] for i in numbers]
-        return Lesson(
-            features=tuple(
-                torch.from_numpy(np.array(self.features[name].features)) for name in studies
-            ),
-            lengths=tuple(self.lengths[name] for name in studies),
-            prompts=collate(
-                [ids for ids, _ in written], self._pad, labels=[labels for _, labels in written]
-            ),
-        )
-
-
 def _run(
-    module: InstructionLoss, lessons: _Lessons, config: InstructionRun, out: Path, place: Place
+    module: InstructionLoss, lessons: Lessons, config: InstructionRun, out: Path, place: Place
 ) -> list[float]:
+    total = lessons.steps(config.epochs)
     rate = CosineWarmup(
-        config.peak, config.start, config.final, lessons.steps, config.warm_up, config.cycles
+        config.peak, config.start, config.final, total, config.warm_up, config.cycles
     )
-    steps = loop.Steps(
-        lessons.steps, rate.at, config.seed, config.clip, save_every=config.save_every
-    )
+    steps = loop.Steps(total, rate.at, config.seed, config.clip, save_every=config.save_every)
     optimizer = torch.optim.AdamW(learned(module), lr=config.peak, weight_decay=config.weight_decay)
     kept = is_learned(module)
     trained = loop.Trained(module, optimizer, lambda name: name in kept)
