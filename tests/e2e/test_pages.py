@@ -152,8 +152,9 @@ def _complaints(browser: webdriver.Chrome) -> list[str]:
 
 
 def _pictures_loaded(browser: webdriver.Chrome) -> bool:
-    script = """return [...document.images].every(i => i.loading !== 'lazy' || !i.complete ||
-        i.naturalWidth > 0) && [...document.images].some(i => i.complete && i.naturalWidth > 0)"""
+    script = """const seen = [...document.images].filter(
+        i => i.getBoundingClientRect().top < innerHeight);
+        return seen.length > 0 && seen.every(i => i.complete && i.naturalWidth > 0)"""
     return bool(browser.execute_script(script))
 
 
