@@ -130,7 +130,7 @@ class WebSettings(WebAccess):
     user_header: str = ""
     """Header in which a trusted reverse proxy names the user (for feedback); empty = anonymous."""
     viewer_url: ViewerAddress = ""
-    """Opens a study in the PACS viewer; ``{study_uid}`` and ``{accession}`` are filled in, encoded."""
+    """Opens a study in the PACS viewer; ``{study_uid}`` and ``{accession}`` are filled in."""
     ohif_url: ViewerAddress = ""
     """The same for OHIF."""
 

@@ -22,7 +22,7 @@ PEER_PROGRAMS = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests whose programs are missing, with the reason; fail them where peers are required."""
+    """Skip tests whose programs are missing, with the reason; fail where peers are required."""
     for marker, programs in PEER_PROGRAMS.items():
         missing = [p for p in programs if shutil.which(p) is None]
         if not missing:
@@ -49,9 +49,7 @@ def postgres_cluster() -> Iterator[postgres.Cluster]:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.peers)])
-def sessions(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> Iterator[sessionmaker[Session]]:
+def sessions(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sessionmaker[Session]]:
     """An empty, migrated database: the same tests run on SQLite and on PostgreSQL."""
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path / 'record.db'}"

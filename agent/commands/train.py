@@ -27,6 +27,9 @@ modality, date, sex, age, scanner, site, report, split; every other column is a 
 
   worklist-agent evaluate pack/ studies.csv report/     numbers, pictures, model card
 
+Drafts: train instruction. Prima: prima-blocks, prima-vqvae, prima-cache, prima-names,
+prima-summaries, prima-clip, prima-heads, in this order; see docs/training.md.
+
 Runs go on where they were stopped. Several GPUs: torchrun --nproc-per-node=8 -m agent train ..."""
 
 app = typer.Typer(help=HELP, no_args_is_help=True)
@@ -60,7 +63,7 @@ def table(
         common.fail(f"{out}: exists already; choose another name", common.ExitCode.USAGE)
     with common.database(loaded) as sessions, common.refusals():
         rows = training_table.export(sessions, loaded.storage.data_dir)
-    with _mended():
+    with mended():
         from training.data.table import write_table
 
         write_table(out, rows)
@@ -74,12 +77,12 @@ def cache(
     workers: Annotated[int, typer.Option(min=1, help="Processes of one thread each.")] = 1,
 ) -> None:
     """Tokenize every study of the table once; a stopped run goes on where it was."""
-    with _mended():
+    with mended():
         from training.data.build import build_cache
         from training.data.table import read_table
 
         rows = read_table(table)
-        with _bar("tokenizing", len(rows)) as progress:
+        with bar("tokenizing", len(rows)) as progress:
             report = build_cache(rows, folder, workers, progress)
     typer.echo(
         f"{report.stored} studies stored, {report.known} were there, {len(report.refused)} refused"
@@ -99,14 +102,14 @@ def voljepa(
     split_seed: SplitSeed = 0,
 ) -> None:
     """Pretrain an encoder by Vol-JEPA on the training studies."""
-    _tell_progress()
-    with _mended():
+    tell_progress()
+    with mended():
         from training.config import read_config
         from training.data.shards import Cache
         from training.data.splits import Split
         from training.voljepa.recipe import PretrainConfig, pretrain
 
-        division = _divide(table, prospective_from, validation_share, split_seed)
+        division = divide(table, prospective_from, validation_share, split_seed)
         tokens = Cache(folder)
         mine = [s for s in tokens.studies.values() if division.get(s.study) is Split.TRAIN]
         made = pretrain(tokens, mine, read_config(run_config, PretrainConfig), out)
@@ -133,8 +136,8 @@ def probes(
     """Train attentive heads on the frozen encoder and write a pack that the agent runs."""
     if out.exists():
         common.fail(f"{out}: exists already; choose another folder", common.ExitCode.USAGE)
-    _tell_progress()
-    with _mended():
+    tell_progress()
+    with mended():
         from training.config import read_config
         from training.data.shards import Cache
         from training.data.table import read_table
@@ -142,7 +145,7 @@ def probes(
         from training.probes.train import ProbeConfig
         from training.probes.wording import read_wording
 
-        division = _divide(table, prospective_from, validation_share, split_seed)
+        division = divide(table, prospective_from, validation_share, split_seed)
         run = ProbeRun(name, version, title, read_config(run_config, ProbeConfig))
         site = read_wording(labels) if labels else None
         heads = train_pack(Cache(folder), read_table(table), division, encoder, run, out, site)
@@ -184,20 +187,20 @@ def evaluate(
     Ranking and decisions of each label with intervals, calibration, priority confusion, groups by
     sex, age, scanner, site and weekday with their gaps. Patients stay under the table's pseudonyms.
     """
-    with _mended():
+    with mended():
         from inference import packs
         from inference.engine import Engine
         from training.data.table import read_table
         from training.evaluation import document, predictions, summary
 
         rows = read_table(table)
-        division = _divide(table, prospective_from, validation_share, split_seed)
+        division = divide(table, prospective_from, validation_share, split_seed)
         chosen = rows if split == "all" else [r for r in rows if division[r.study] == split]
         if not chosen:
             common.fail(f"no study of {table.name} is in the set {split!r}", common.ExitCode.USAGE)
         manifest = packs.load_manifest(pack)
         kept = out / f"predictions-{manifest.digest[:16]}.jsonl"
-        with _bar("analysing", len(chosen)) as progress:
+        with bar("analysing", len(chosen)) as progress:
             answers = predictions.predict(
                 Engine([pack], device), manifest.name, chosen, kept, progress
             )
@@ -210,9 +213,10 @@ def evaluate(
     typer.echo(f"written: {page}")
 
 
-def _divide(
+def divide(
     table: Path, prospective_from: dt.datetime | None, share: float, seed: int
 ) -> dict[str, Any]:
+    """The set of every study of the table."""
     from training.data.splits import SplitRules, split_studies
     from training.data.table import read_table
 
@@ -220,7 +224,8 @@ def _divide(
     return dict(split_studies(read_table(table), SplitRules(day, share, seed)))
 
 
-def _tell_progress() -> None:
+def tell_progress() -> None:
+    """Show what a recipe logs."""
     from agent.observability import logs
     from agent.settings import LogSettings
 
@@ -228,7 +233,7 @@ def _tell_progress() -> None:
 
 
 @contextmanager
-def _mended() -> Iterator[None]:
+def mended() -> Iterator[None]:
     """Turn what cannot work into its message and the documented status."""
     from training.data.errors import DataError
     from training.runtime import RunError
@@ -241,13 +246,14 @@ def _mended() -> Iterator[None]:
 
 
 @contextmanager
-def _bar(title: str, total: int) -> Iterator[Callable[[int, int, float], None]]:
+def bar(title: str, total: int) -> Iterator[Callable[[int, int, float], None]]:
+    """A progress bar; what it gives is told (done, of, seconds left)."""
     from rich.progress import Progress
 
-    with Progress(transient=True) as bar:
-        task = bar.add_task(title, total=total)
+    with Progress(transient=True) as shown:
+        task = shown.add_task(title, total=total)
 
         def progress(done: int, of: int, _left_s: float) -> None:
-            bar.update(task, completed=total - of + done)
+            shown.update(task, completed=total - of + done)
 
         yield progress

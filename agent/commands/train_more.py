@@ -17,12 +17,15 @@ from agent.commands.train import (
     SplitSeed,
     TableArgument,
     ValidationShare,
-    _bar,
-    _divide,
-    _mended,
-    _tell_progress,
+    bar,
+    divide,
+    mended,
+    tell_progress,
     app,
 )
+
+#: The same application as train.py's, with more commands.
+__all__ = ["app"]
 
 OutArgument = Annotated[Path, typer.Argument(help="Folder of the run.")]
 ModelArgument = Annotated[Path, typer.Argument(help="Folder of the run of prima-clip.")]
@@ -38,12 +41,12 @@ def prima_blocks(
     per_series: Annotated[int, typer.Option(min=1, help="Blocks kept of a series.")] = 400,
 ) -> None:
     """Cut blocks of voxels from every MR study, for Prima's tokenizer; a stopped run goes on."""
-    with _mended():
+    with mended():
         from training.data.table import read_table
         from training.prima.cache import cache_blocks
 
         rows = [row for row in read_table(table) if row.modality in ("", "MR")]
-        with _bar("cutting", len(rows)) as progress:
+        with bar("cutting", len(rows)) as progress:
             report = cache_blocks(rows, folder, per_series, progress)
     typer.echo(f"{report.stored} studies stored, {report.known} were there")
     _tell_refused(report.refused)
@@ -60,13 +63,13 @@ def prima_vqvae(
     split_seed: SplitSeed = 0,
 ) -> None:
     """Train Prima's tokenizer on the training studies' blocks: vqvae.pth and tokenizer.json."""
-    _tell_progress()
-    with _mended():
+    tell_progress()
+    with mended():
         from training.config import read_config
         from training.data.splits import Split
         from training.prima.vqvae.recipe import TokenizerRun, train
 
-        division = _divide(table, prospective_from, validation_share, split_seed)
+        division = divide(table, prospective_from, validation_share, split_seed)
         mine = [study for study, split in division.items() if split is Split.TRAIN]
         train(folder, mine, read_config(run_config, TokenizerRun), out)
     typer.echo(f"tokenizer written to {out}")
@@ -80,7 +83,7 @@ def prima_cache(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Run every MR study through Prima's tokenizer once; a stopped run goes on."""
-    with _mended():
+    with mended():
         from inference.neurovfm.weights import read_json
         from inference.prima.loading import build_tokenizer
         from training.data.table import read_table
@@ -89,7 +92,7 @@ def prima_cache(
         from training.runtime import take_place
 
         rows = [row for row in read_table(table) if row.modality in ("", "MR")]
-        with take_place(device) as place, _bar("encoding", len(rows)) as progress:
+        with take_place(device) as place, bar("encoding", len(rows)) as progress:
             settings = read_json(tokenizer / CONFIG)
             model = build_tokenizer(settings, tokenizer / WEIGHTS, place.device)
             report = cache_latents(rows, folder, model, progress)
@@ -108,13 +111,13 @@ def prima_names(
     split_seed: SplitSeed = 0,
 ) -> None:
     """Teach Prima's series-name encoder which name belongs to which images."""
-    _tell_progress()
-    with _mended():
+    tell_progress()
+    with mended():
         from training.config import read_config
         from training.data.splits import Split
         from training.prima.series_names.recipe import SeriesNamesRun, train
 
-        division = _divide(table, prospective_from, validation_share, split_seed)
+        division = divide(table, prospective_from, validation_share, split_seed)
         mine = [study for study, split in division.items() if split is Split.TRAIN]
         train(folder, mine, read_config(run_config, SeriesNamesRun), out)
     typer.echo(f"series-name encoder written to {out}")
@@ -131,7 +134,7 @@ def prima_summaries(
 
     Reports are patient data: a server outside the house's networks is refused.
     """
-    with _mended():
+    with mended():
         from inference.report.errors import DraftError
         from inference.report.house import House
         from inference.report.triage import HttpReasoner, ReasonerSettings
@@ -141,7 +144,7 @@ def prima_summaries(
         rows = read_table(table)
         try:
             client = HttpReasoner(ReasonerSettings(endpoint, model, House()))
-            with _bar("summarising", len(rows)) as progress:
+            with bar("summarising", len(rows)) as progress:
                 done = summarise(rows, client, out.with_suffix(".jsonl"), progress)
             client.close()
         except DraftError as error:
@@ -164,14 +167,14 @@ def prima_clip(
     split_seed: SplitSeed = 0,
 ) -> None:
     """Train Prima's study model against the table's reports (column report, or summary)."""
-    _tell_progress()
-    with _mended():
+    tell_progress()
+    with mended():
         from training.config import read_config
         from training.data.splits import Split
         from training.data.table import read_table
         from training.prima.clip.recipe import ClipRun, train
 
-        division = _divide(table, prospective_from, validation_share, split_seed)
+        division = divide(table, prospective_from, validation_share, split_seed)
         mine = [row for row in read_table(table) if division[row.study] is Split.TRAIN]
         train(folder, mine, read_config(run_config, ClipRun), out, names)
     typer.echo(f"study model written to {out}")
@@ -201,14 +204,14 @@ def prima_heads(
     """
     if pack is not None and (pack.exists() or tokenizer is None):
         common.fail("--pack needs a new folder and --tokenizer", common.ExitCode.USAGE)
-    _tell_progress()
-    with _mended():
+    tell_progress()
+    with mended():
         from inference.prima.importing import Identity
         from training.config import read_config
         from training.data.table import read_table
         from training.prima.heads.recipe import HeadsRun, train, write_pack
 
-        division = _divide(table, prospective_from, validation_share, split_seed)
+        division = divide(table, prospective_from, validation_share, split_seed)
         config = read_config(run_config, HeadsRun)
         heads = train(folder, read_table(table), division, model, config, out)
         if pack is not None and tokenizer is not None and _first():
@@ -248,8 +251,8 @@ def instruction(
     """Tune connector (stage 1) and language model (stage 2) on conversations about studies."""
     if pack is not None and pack.exists():
         common.fail(f"{pack}: exists already; choose another folder", common.ExitCode.USAGE)
-    _tell_progress()
-    with _mended():
+    tell_progress()
+    with mended():
         from inference.neurovfm.official import Identity
         from inference.report.prompt import PromptStyle
         from training.config import read_config

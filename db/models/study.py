@@ -97,7 +97,7 @@ class Study(Base):
     priority_reason: Mapped[str] = mapped_column(Text, default="")
     reading_state: Mapped[str] = mapped_column(String(16), default=ReadingState.UNREAD)
     found: Mapped[str] = mapped_column(Text, default="", server_default="")
-    """Names of what the current revision's analyses found, case folded: the list is searched here."""
+    """What the current revision's analyses found, case folded: the list is searched here."""
     human_level: Mapped[str] = mapped_column(String(16), default="", server_default="")
     """The level a reader set; empty = nobody did."""
     human_revision: Mapped[int] = mapped_column(default=0, server_default="0")
