@@ -17,11 +17,11 @@ from agent.commands.train import (
     SplitSeed,
     TableArgument,
     ValidationShare,
+    app,
     bar,
     divide,
     mended,
     tell_progress,
-    app,
 )
 
 #: The same application as train.py's, with more commands.
