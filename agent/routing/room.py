@@ -57,10 +57,11 @@ class RoutingRoom:
                 studies.move(session, study, StudyState.QUEUED, who=WHO, why=why, now=now)
             else:
                 # Not a negative: it is read at the level the order asked for.
-                level = self.policy.ordered.get(facts.ordered_priority.upper(), Level.MEDIUM)
-                study.priority, study.priority_rank = level, level.rank
-                study.priority_score = 0.0
-                study.priority_reason = f"not analysed: {route.reason}"
+                if not study.human_level:  # a reader's own word stands
+                    level = self.policy.ordered.get(facts.ordered_priority.upper(), Level.MEDIUM)
+                    study.priority, study.priority_rank = level, level.rank
+                    study.priority_score = 0.0
+                    study.priority_reason = f"not analysed: {route.reason}"
                 studies.move(session, study, StudyState.SKIPPED, who=WHO, why=route.reason, now=now)
                 study.done_at = now
                 following.follow(session, study, now, self.policy)
