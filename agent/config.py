@@ -65,6 +65,7 @@ class Config(BaseSettings):
     results: settings.ResultSettings = settings.ResultSettings()
     destinations: tuple[settings.Destination, ...] = ()
     delivery: settings.DeliverySettings = settings.DeliverySettings()
+    priors: settings.PriorSettings = settings.PriorSettings()
     commitment: settings.CommitmentSettings = settings.CommitmentSettings()
     log: settings.LogSettings = settings.LogSettings()
     schedule: settings.ScheduleSettings = settings.ScheduleSettings()
@@ -96,6 +97,13 @@ class Config(BaseSettings):
         told = {d.name for d in self.destinations if d.kind in settings.MESSAGE_DESTINATIONS}
         if self.assembly.count_from in told:
             raise ValueError(f"assembly.count_from: {self.assembly.count_from!r} holds no images")
+        if self.priors.source in told:
+            raise ValueError(f"priors.from: {self.priors.source!r} holds no images")
+        if self.priors.source and self.priors.source not in names:
+            raise ValueError(
+                f"priors.from names {self.priors.source!r}; "
+                f"known destinations: {', '.join(names) or 'none'}"
+            )
         if self.assembly.count_from and self.assembly.count_from not in names:
             raise ValueError(
                 f"assembly.count_from names {self.assembly.count_from!r}; "
@@ -114,6 +122,11 @@ class Config(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment first, then what the file said (given as init values)."""
         return env_settings, init_settings
+
+    @property
+    def priors_dir(self) -> Path:
+        """Where earlier studies lie while they are read."""
+        return self.storage.data_dir / "priors"
 
     @property
     def database_url(self) -> str:
@@ -241,7 +254,7 @@ def _fields_at(where: tuple[str | int, ...]) -> list[str]:
     for part in where:
         if part in model.model_fields:
             model = _section_type(model.model_fields[str(part)].annotation)
-    return list(model.model_fields)
+    return [found.alias or name for name, found in model.model_fields.items()]
 
 
 def _section_type(annotation: Any) -> type[BaseModel]:

@@ -11,7 +11,10 @@ from sqlalchemy.orm import Session
 
 from db.models import Analysis, Study
 from db.queries import priors
+from inference.findings import Findings
 
+ARCHIVED = "archived_prior"
+"""Key in a row's findings JSON: scores of an earlier study that only the archive held."""
 LISTED = 8
 """Changes that are put into words, largest first."""
 UNCHANGED = 0.05
@@ -41,7 +44,7 @@ class Comparison:
     """A study beside an earlier one.
 
     Attributes:
-        key: of the earlier study, for a link.
+        key: of the earlier study, for a link; empty where the archive alone holds it.
         date: of the earlier study, as DICOM writes it.
         changes: by label.
     """
@@ -49,6 +52,11 @@ class Comparison:
     key: str
     date: str
     changes: Mapping[str, Change] = field(default_factory=dict)
+
+    @property
+    def from_archive(self) -> bool:
+        """Whether the earlier study was fetched for the comparison, and is no study of ours."""
+        return not self.key
 
     @property
     def text(self) -> str:
@@ -62,25 +70,49 @@ class Comparison:
         ]
         what = "; ".join(words) or "no finding changed"
         more = f"; {len(told) - LISTED} more" if len(told) > LISTED else ""
-        return f"Compared with the study of {day}, same model: {what}{more}"
+        origin = " (fetched from the archive)" * self.from_archive
+        return f"Compared with the study of {day}{origin}, same model: {what}{more}"
 
 
 def compare(session: Session, study: Study, row: Analysis) -> Comparison | None:
     """What changed since the newest earlier study; None without one, or without scores."""
-    found = priors.newest(session, study, row)
+    said = json.loads(row.findings)
+    prior = _newest(session, study, row, said)
+    if prior is None:
+        return None
+    key, date, then = prior
+    changes = {
+        label: Change(display, then[label], score)
+        for label, (display, score) in _scores(said).items()
+        if label in then
+    }
+    return Comparison(key, date, changes) if changes else None
+
+
+def with_archived(findings: str, date: str, prior: Findings) -> str:
+    """A findings JSON that also holds what a study in the archive scored; nothing says whose."""
+    scores = {f.label: f.score for f in prior.findings if f.score is not None}
+    archived = {"date": date, "pack_digest": prior.pack.digest, "scores": scores}
+    return json.dumps({**json.loads(findings), ARCHIVED: archived}, separators=(",", ":"))
+
+
+def _newest(
+    session: Session, study: Study, row: Analysis, said: Mapping[str, Any]
+) -> tuple[str, str, Mapping[str, float]] | None:
+    """Key, date and scores of the newest earlier study; of the same day, our own."""
+    found, archived = priors.newest(session, study, row), said.get(ARCHIVED)
+    known = "" if found is None else found[0].study_date
+    fits = archived is not None and archived["pack_digest"] == row.pack_digest
+    if archived is not None and fits and known < archived["date"]:
+        return "", archived["date"], archived["scores"]
     if found is None:
         return None
     prior, before = found
-    then, now = _scores(before.findings), _scores(row.findings)
-    changes = {
-        label: Change(display, then[label][1], score)
-        for label, (display, score) in now.items()
-        if label in then
-    }
-    return Comparison(prior.key, prior.study_date, changes) if changes else None
+    then = {label: score for label, (_, score) in _scores(json.loads(before.findings)).items()}
+    return prior.key, prior.study_date, then
 
 
-def _scores(findings: str) -> dict[str, tuple[str, float]]:
+def _scores(said: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
     """Display and score by label, where the model publishes scores."""
-    said: list[dict[str, Any]] = json.loads(findings)["findings"]
-    return {f["label"]: (f["display"], f["score"]) for f in said if f.get("score") is not None}
+    found = said["findings"]
+    return {f["label"]: (f["display"], f["score"]) for f in found if f.get("score") is not None}

@@ -38,6 +38,7 @@ from agent.settings_destinations import (
 from agent.settings_dicomweb import DicomWebSettings
 from agent.settings_hl7 import Hl7Sending, Hl7Settings, MwlSettings, OrderFields
 from agent.settings_messages import FhirSending, OAuthClient, WebhookSending
+from agent.settings_priors import PriorSettings
 from agent.settings_report import ReportSettings, TriageSettings
 from agent.settings_ups import UpsSending, UpsSettings, UpsSubscriber
 from agent.settings_viewer import ViewerAddress
@@ -66,6 +67,7 @@ __all__ = [
     "OrderFields",
     "PasswordSettings",
     "Port",
+    "PriorSettings",
     "Regex",
     "ReportSettings",
     "ResultKind",

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from sqlalchemy.orm import Session
 
-from agent import composing, explaining, rooms
+from agent import composing, explaining, prior_archive, prior_fetching, rooms
 from agent.analysis.process import InferenceProcess, InlineEngine
 from agent.analysis.provisional import ProvisionalRoom, ProvisionalWorker
 from agent.analysis.room import FAMILY_MIN_SERIES, AnalysisRoom, Tell
@@ -25,6 +25,7 @@ from agent.orders.prioritizing import Policy
 from agent.routing.room import RoutingRoom
 from agent.worker import Observe, Worker, WorkerSettings
 from db.models import Analysis, Study
+from db.queries.claims import Claim
 
 #: Studies composed at once where one of them may be explained for a minute.
 COMPOSERS = 2
@@ -61,7 +62,7 @@ def workers(base: Foundation, analyser: Analyser, outbox: Outbox) -> list[Works]
         join_order=lambda session, study, now: joining.join(session, study, orders, now),
     )
     analysis = _analysis(base, analyser)
-    explain = _explaining(base, analyser)
+    explain = _before_composing(_explaining(base, analyser), _prior(base, analyser))
     results = _composing(base, composition, outbox, explain)
     flow = rooms.flow(
         routing.run, analysis.run, results.run, analysis.run_many, inference.batch_studies
@@ -163,6 +164,37 @@ def _explaining(base: Foundation, analyser: Analyser) -> composing.Explain:
         ),
         clock=base.clock,
     ).run
+
+
+def _prior(base: Foundation, analyser: Analyser) -> composing.Explain:
+    """The step that fetches an earlier study for comparison, where an archive is named for it."""
+    config, settings = base.config, base.config.priors
+    compared = {n for n, m in base.manifests.items() if m.family == prior_fetching.FAMILY}
+    if not settings.source or not compared:
+        return explain_nothing
+    destination = next(d for d in config.destinations if d.name == settings.source)
+    return prior_fetching.PriorStep(
+        sessions=base.sessions,
+        archive=prior_archive.of(destination, config.dicom.ae_title, settings.timeout_s),
+        analyser=analyser,
+        packs=compared,
+        directory=config.priors_dir,
+        low_water_bytes=config.storage.low_water_mark_mb * 1_000_000,
+        timeout_s=settings.timeout_s,
+        clock=base.clock,
+    ).run
+
+
+def _before_composing(explain: composing.Explain, prior: composing.Explain) -> composing.Explain:
+    """Both steps; explaining writes the findings anew, so the earlier study's scores come last."""
+    if prior is explain_nothing:
+        return explain
+
+    def both(claim: Claim, owner: str) -> None:
+        explain(claim, owner)
+        prior(claim, owner)
+
+    return both
 
 
 def _composing(

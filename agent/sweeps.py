@@ -8,7 +8,7 @@ from typing import Protocol
 
 import structlog
 
-from agent import retention
+from agent import prior_fetching, retention
 from agent.assembly import sweep as assembly
 from agent.assembly.evidence import ReleasedAt
 from agent.config import Config
@@ -89,6 +89,8 @@ def housekeeping(
 def sweep_spool(base: Foundation) -> None:
     """Remove what interrupted transfers left."""
     janitor.sweep(base.spool, _janitor_settings(base.config))
+    settings = base.config
+    prior_fetching.sweep(settings.priors_dir, older_than_s=2 * settings.priors.timeout_s)
 
 
 def count_instances_at(base: Foundation) -> assembly.CountInstances | None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from inference.explain.options import ExplainOptions
 
 YIELD = "yield"
-"""Sent by the parent in the middle of an explanation; the child sends it back as it gives up."""
+"""Sent by the parent in the middle of what gives way; the child sends it back as it gives up."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,13 @@ class Request:
     pack: str
     subject: tuple[str, ExplainOptions] | None = None
     """For an explanation: the stored findings, and what it may cost."""
+    aside_s: float | None = None
+    """For an analysis that no reader waits for: given up after so long."""
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether it is given up when another request waits."""
+        return self.subject is not None or self.aside_s is not None
 
     def answer(self, engine: InlineEngine, progress: Progress) -> Any:
         """The method's answer as it crosses the border: findings as the text that is stored."""
@@ -83,10 +90,13 @@ def _serve(engine: InlineEngine, connection: Connection, request: Request | str)
     if isinstance(request, str):
         return True  # told to yield when the answer was on its way
 
+    gave_way: list[ExplanationYielded] = []
+
     def progress(text: str) -> None:
         connection.send(("progress", text))
-        if connection.poll() and connection.recv() == YIELD:
-            raise ExplanationYielded("another study waited for the model")
+        if gave_way or (connection.poll() and connection.recv() == YIELD):
+            gave_way.append(ExplanationYielded("another study waited for the model"))
+            raise gave_way[0]
 
     try:
         answer = request.answer(engine, progress)
@@ -96,7 +106,10 @@ def _serve(engine: InlineEngine, connection: Connection, request: Request | str)
     except Exception as error:  # noqa: BLE001  the edge of the child: the parent records it
         connection.send(("error", faults.describe(error)))
         return not isinstance(error, DeviceError)  # only a new process gets a new device context
-    connection.send(("answer", answer))
+    if gave_way:  # the engine makes a failed analysis of whatever is raised in it
+        connection.send((YIELD, str(gave_way[0])))
+    else:
+        connection.send(("answer", answer))
     return True
 
 

@@ -55,6 +55,14 @@ class InlineEngine:
         """
         return self._ready().analyse_many(studies, self._names[pack], progress)
 
+    def analyse_aside(self, study: StudyInput, pack: str, seconds: float) -> Findings:
+        """Analyse a study that no reader waits for; here nothing can interrupt it.
+
+        Raises:
+            InferenceError: a pack or the device cannot be used.
+        """
+        return self.analyse(study, pack)
+
     def explain(
         self,
         study: StudyInput,

@@ -119,6 +119,17 @@ class InferenceProcess:
         found: list[Findings] = self._ask(Request("analyse_many", tuple(studies), pack), progress)
         return found
 
+    def analyse_aside(self, study: StudyInput, pack: str, seconds: float) -> Findings:
+        """Analyse a study that no reader waits for, unless another request comes.
+
+        Raises:
+            ExplanationYielded: one came, or the time is over.
+            AnalysisError: as `analyse`.
+            AnalysisInterrupted: `stop` was called meanwhile.
+        """
+        found: Findings = self._ask(Request("analyse", (study,), pack, aside_s=seconds), None)
+        return found
+
     def explain(
         self,
         study: StudyInput,
@@ -156,7 +167,7 @@ class InferenceProcess:
         self._end_child()
 
     def _ask(self, request: Request, progress: Progress | None) -> Any:
-        with self._turn(urgent=request.subject is None):
+        with self._turn(urgent=not request.gives_way, wait_s=request.aside_s):
             if self._stopping:
                 raise _interrupted()
             connection = self._ensure_child()
@@ -172,13 +183,14 @@ class InferenceProcess:
                 ) from error
 
     @contextlib.contextmanager
-    def _turn(self, *, urgent: bool) -> Iterator[None]:
-        """The child for one request; an explanation that has it sees that somebody waits."""
+    def _turn(self, *, urgent: bool, wait_s: float | None) -> Iterator[None]:
+        """The child for one request; what gives way and has it sees that somebody waits."""
         me = threading.get_ident()
         if urgent:
             self._waiting.add(me)
         try:
-            self._lock.acquire()
+            if not self._lock.acquire(timeout=-1 if wait_s is None else wait_s):
+                raise ExplanationYielded("the model was busy with other studies")
         finally:
             self._waiting.discard(me)
         try:
@@ -189,9 +201,10 @@ class InferenceProcess:
     def _answer(self, connection: Connection, request: Request, progress: Progress | None) -> Any:
         allowed_s = self._timeout_s * len(request.studies)
         deadline = time.monotonic() + allowed_s
-        told = request.subject is None
+        given_up = time.monotonic() + (request.aside_s or allowed_s)
+        told = not request.gives_way
         while True:
-            if self._waiting and not told:
+            if not told and (self._waiting or time.monotonic() > given_up):
                 connection.send(YIELD)
                 told = True
             if connection.poll(POLL_S):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -14,14 +14,25 @@ from dicom_nodes.web.peer import DicomWebPeer, connect
 _IDENTITY = ["PatientID", "IssuerOfPatientID", "AccessionNumber"]
 
 
-def find_studies(peer: DicomWebPeer, **keys: str) -> list[Dataset]:
-    """Studies that match the keys, e.g. ``PatientID="1"``.
+def find_studies(peer: DicomWebPeer, fields: Sequence[str] = (), **keys: str) -> list[Dataset]:
+    """Studies that match the keys, e.g. ``PatientID="1"``; `fields` are answered beside the usual.
 
     Raises:
         NodeError: the query failed.
     """
     with connect(peer) as client:
-        return _datasets(peer, client.search_for_studies(search_filters=keys))
+        found = client.search_for_studies(search_filters=keys, fields=list(fields) or None)
+        return _datasets(peer, found)
+
+
+def find_series(peer: DicomWebPeer, study_uid: str) -> list[Dataset]:
+    """Series of a study.
+
+    Raises:
+        NodeError: the query failed.
+    """
+    with connect(peer) as client:
+        return _datasets(peer, client.search_for_series(study_uid))
 
 
 def count_instances(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -266,6 +267,35 @@ def test_a_study_that_waits_ends_an_explanation(made: Any, study: StudyInput) ->
     with pytest.raises(ExplanationYielded):
         inference._answer(ours, request, None)
     assert told == [child.YIELD]
+
+
+def test_an_analysis_that_nobody_waits_for_gives_way_too(made: Any, study: StudyInput) -> None:
+    """To a study that waits, and when its time is over; the engine may not hide it as a failure."""
+
+    class Hiding(InlineEngine):
+        def analyse(self, *arguments: Any) -> Findings:
+            for _ in range(2):
+                with contextlib.suppress(Exception):
+                    arguments[-1]("a step")
+            return NOTHING
+
+    pipe: Any = Pipe(child.YIELD)
+    request = child.Request("analyse", (study,), "test", aside_s=60.0)
+    assert child._serve(Hiding({}, "cpu"), pipe, request)
+    assert [kind for kind, _ in pipe.sent][-1] == child.YIELD
+
+    inference = made()
+    for waiting, seconds in ((True, 60.0), (False, 1e-9)):
+        ours, told = FakeConnection(), list[str]()
+        ours.send = told.append  # type: ignore[method-assign]
+        inference._waiting = {1} if waiting else set()
+        ours.answers = [("progress", "a step"), (child.YIELD, "given up")]
+        request = child.Request("analyse", (study,), "test", aside_s=seconds)
+        with pytest.raises(ExplanationYielded):
+            inference._answer(ours, request, None)
+        assert told == [child.YIELD]
+    with inference._lock, pytest.raises(ExplanationYielded, match="busy"):
+        inference.analyse_aside(study, "test", 0.01)
 
 
 class FakeConnection:

@@ -119,3 +119,17 @@ def test_the_page_shows_bars_referral_priority_and_change(web: Any) -> None:
     said = web.client().get(f"/api/studies/{key}").json()["analyses"][0]["answers"]
     assert said["diagnoses"][0]["change"] == pytest.approx(1.0)
     assert said["levels"][2]["chosen"] is True
+
+
+def test_a_study_fetched_from_the_archive_is_named_and_not_linked(web: Any) -> None:
+    """There is no page of it here; date, origin and change are shown."""
+    with web.sessions.begin() as session:
+        study, row = read(session, "20260501", scored("glioma", 1.5))
+        row.findings = priors.with_archived(row.findings, "20260301", prima(scored("glioma", 0.5)))
+        key = study.key
+    page = html.unescape(web.client().get(f"/studies/{key}").text)
+    assert "2026-03-01 (fetched from the archive), same model: Glioma +1.0" in page
+    assert page.count("(fetched from the archive)") == 2
+    assert 'href="/studies/"' not in page
+    said = web.client().get(f"/api/studies/{key}").json()["analyses"][0]["answers"]
+    assert said["compared_with"] == ["", "20260301"]
