@@ -89,8 +89,9 @@ def housekeeping(
 def sweep_spool(base: Foundation) -> None:
     """Remove what interrupted transfers left."""
     janitor.sweep(base.spool, _janitor_settings(base.config))
-    settings = base.config
-    prior_fetching.sweep(settings.priors_dir, older_than_s=2 * settings.priors.timeout_s)
+    config = base.config  # at work for so long at most, however late the model gives way
+    in_use_s = 2 * config.priors.timeout_s + config.inference.timeout_s
+    prior_fetching.sweep(config.priors_dir, older_than_s=in_use_s)
 
 
 def count_instances_at(base: Foundation) -> assembly.CountInstances | None:
