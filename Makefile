@@ -24,7 +24,7 @@ demo: setup
 	$(BIN)/worklist-agent demo $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # test-vllm	 the tests against a real vLLM server, about a quarter of an hour (VLLM_ENV=DIR of vllm install)
 test-vllm: setup

@@ -23,7 +23,7 @@ def root() -> Path:
     """The golden set of this run."""
     named = os.environ.get("WORKLIST_AGENT_GOLDEN")
     if named:
-        return Path(named)
+        return Path(named).resolve()
     beside = _REPOSITORY.parent / "shared" / "golden"
     return beside if (beside / "INDEX.json").is_file() else COMMITTED
 
