@@ -10,9 +10,9 @@ from pathlib import Path
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from agent import faults, retry
+from agent import faults, leases, retry
 from agent.clock import Clock, utc_now
-from agent.delivery import announcements, identity, lease, marks
+from agent.delivery import announcements, identity, marks
 from agent.delivery.announcements import Announcement
 from agent.delivery.channels import Channel, MessageChannel
 from agent.delivery.identity import Identity
@@ -133,7 +133,7 @@ class Outbox:
                 self._tell(claimed, "shadow")
                 return
             try:
-                with lease.kept(self._sessions, claimed, self._lease, self._clock):
+                with leases.kept(lambda: self._renew(claimed), self._lease, claimed.study_key):
                     self._send(claimed, route)
             except Exception as error:  # noqa: BLE001  the edge: recorded, then decided by policy
                 self._failed(claimed, error)
@@ -207,6 +207,10 @@ class Outbox:
         ):
             log.warning("delivery_failed", attempts=claimed.attempts, why=why)
             self._tell(claimed, "retry")
+
+    def _renew(self, claimed: ClaimedDelivery) -> bool:
+        with self._sessions.begin() as session:
+            return delivery_claims.renew(session, claimed, lease=self._lease, now=self._clock())
 
     def _record(self, claimed: ClaimedDelivery, change: Callable[..., None]) -> bool:
         """Apply a change to the row and settle its study, in one transaction.

@@ -16,6 +16,7 @@ from training.data.errors import DataError
 from training.data.shards import CacheWriter
 from training.data.studies import TokenizedSeries, tokenize_study
 from training.data.table import StudyRow
+from training.workers import one_thread
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +79,7 @@ def _each(rows: Sequence[StudyRow], workers: int) -> Iterator[Tokenized]:
         return
     # Fresh processes: a fork of one that already runs threads may hang.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context, _one_thread) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=one_thread) as pool:
         waiting: list[concurrent.futures.Future[Tokenized]] = []
         for row in rows:
             waiting.append(pool.submit(_one, row))
@@ -93,11 +94,3 @@ def _one(row: StudyRow) -> Tokenized:
         return row, tokenize_study(row), ""
     except (DataError, InferenceError) as error:
         return row, [], str(error)
-
-
-def _one_thread() -> None:
-    import SimpleITK as sitk  # noqa: N813 - the library's own abbreviation
-    import torch
-
-    torch.set_num_threads(1)
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # type: ignore[no-untyped-call]

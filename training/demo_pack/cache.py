@@ -22,9 +22,9 @@ import structlog
 from inference.neurovfm.preprocess import PreparedVolume, preprocess_volume
 from inference.neurovfm.tokens import BLOCK, Window
 from training.demo_pack.cases import Case
-from training.demo_pack.workers import one_thread
 from training.synthetic.labels import label_ids
 from training.synthetic.study import SyntheticSeries
+from training.workers import one_thread
 
 log = structlog.get_logger(__name__)
 

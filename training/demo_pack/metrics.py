@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from training.demo_pack.labels import Cut
 from training.demo_pack.observe import Observation
+from training.evaluation.metrics import auroc, with_interval
 
 Vector = npt.NDArray[np.float64]
-_RESAMPLES = 1000
 _LOWEST, _HIGHEST = 0.3, 0.9
 _FALSE_ALARM_COST = 3.0
 """A study has ten chances of a false alarm and, mostly, one finding to miss."""
@@ -38,31 +37,12 @@ class LabelReport:
     dice: float | None
 
 
-def auroc(truth: npt.NDArray[np.bool_], score: Vector) -> float | None:
-    """Area under the ROC curve; ties count half. None without both classes."""
-    positives = int(truth.sum())
-    negatives = len(truth) - positives
-    if not positives or not negatives:
-        return None
-    ranks = rankdata(score)
-    return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
-
-
 def auroc_interval(
     truth: npt.NDArray[np.bool_], score: Vector, seed: int = 0
 ) -> tuple[float | None, float | None]:
     """95 % bootstrap interval over studies, resampled within each class."""
-    rng = np.random.default_rng(seed)
-    yes, no = np.flatnonzero(truth), np.flatnonzero(~truth)
-    if not len(yes) or not len(no):
-        return None, None
-    values = []
-    for _ in range(_RESAMPLES):
-        drawn = np.concatenate([rng.choice(yes, len(yes)), rng.choice(no, len(no))])
-        value = auroc(truth[drawn], score[drawn])
-        values.append(0.5 if value is None else value)
-    low, high = np.percentile(values, [2.5, 97.5]).tolist()
-    return low, high
+    measured = with_interval(auroc, truth, score, seed=seed)
+    return (measured.low, measured.high) if measured else (None, None)
 
 
 def operating_cut(truth: npt.NDArray[np.bool_], score: Vector) -> float:

@@ -26,9 +26,9 @@ from inference.explain.resample import resample_to_volume
 from inference.findings import Finding, Findings
 from inference.study import SeriesInput, StudyInput
 from training.demo_pack.cases import Case
-from training.demo_pack.workers import one_thread
 from training.synthetic.dicom import StudyTags, series_uids, study_uid, write_dicom
 from training.synthetic.study import SyntheticStudy
+from training.workers import one_thread
 
 log = structlog.get_logger(__name__)
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from training.demo_pack.batches import make_batch
 from training.demo_pack.cache import CachedStudy
-from training.demo_pack.metrics import auroc
 from training.demo_pack.network import DemoModel
 from training.demo_pack.train import run
+from training.evaluation.metrics import auroc
 from training.synthetic.labels import label_ids
 
 MIN_AUROC = 0.9

@@ -12,6 +12,8 @@ from pydicom.dataset import Dataset
 from starlette.concurrency import run_in_threadpool
 
 from agent.access.principal import Role
+from agent.audit.kinds import Kind
+from agent.web import trail
 from agent.web.access import require, who
 from agent.web.workitems import channel, model
 from agent.workitems.service import Workitems
@@ -77,9 +79,11 @@ def _add_workitems(routes: APIRouter, workitems: Workitems) -> None:
         return Response(status_code=201, headers={"Location": where, "Content-Location": where})
 
     @routes.get("/workitems/{uid}", dependencies=look)
-    async def retrieve(uid: str) -> Response:
+    async def retrieve(uid: str, request: Request) -> Response:
         """11.5: all attributes but the Transaction UID."""
-        return model.answer([await _do(lambda: workitems.retrieve(uid))])
+        found = await _do(lambda: workitems.retrieve(uid))
+        trail.about(request, str(found.get("StudyInstanceUID") or ""), kind=Kind.VIEWED)
+        return model.answer([found])
 
     @routes.post("/workitems/{uid}", dependencies=work)
     async def update(

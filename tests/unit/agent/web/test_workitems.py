@@ -274,3 +274,19 @@ def test_a_subscriber_hears_events_over_its_channel(served: tuple[Client, str]) 
         assert http.post(filtered).status_code == 400
         keys = {"filter": "ScheduledProcedureStepPriority=HIGH"}
         assert http.post(filtered, params=keys).status_code == 201
+
+
+def test_a_look_at_a_reading_task_names_its_study_for_the_audit(client: Client) -> None:
+    """The path holds the task's UID; the event tells whose examination was looked at."""
+    uid = client.study()
+    told: list[tuple[str, ...]] = []
+
+    @client.app.middleware("http")
+    async def remember(request: Any, call_next: Any) -> Any:
+        answer = await call_next(request)
+        told.append(request.state.audit_studies)
+        return answer
+
+    assert client.send("GET", f"/workitems/{uid}").status_code == 200
+    with client.sessions() as session:
+        assert told == [(session.query(Study).one().study_uid,)]

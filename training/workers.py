@@ -1,4 +1,4 @@
-"""Settings of the recipe's worker processes."""
+"""Settings of the recipes' worker processes."""
 
 from __future__ import annotations
 
